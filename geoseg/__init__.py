@@ -1,0 +1,37 @@
+"""geoseg: buildings and roads from aerial imagery.
+
+The names below are the Python API; each is imported when first used, so that `import geoseg` costs nothing.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_API = {
+    "predict_scene": "geoseg.pipeline",
+    "Products": "geoseg.pipeline",
+    "Settings": "geoseg.pipeline",
+    "Prediction": "geoseg.pipeline",
+    "evaluate": "geoseg.evaluate",
+    "load_checkpoint": "geoseg.checkpoint",
+    "resolve_model": "geoseg.checkpoint",
+    "Scene": "geoseg.scene",
+    "Grid": "geoseg.grid",
+    "Window": "geoseg.windows",
+    "Plan": "geoseg.windows",
+    "draw_town": "geoseg.synthetic",
+    "GeosegError": "geoseg.errors",
+}
+
+__all__ = [*_API, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        return getattr(importlib.import_module(_API[name]), name)
+    raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,120 @@
+"""Tile and batch: mirror padding at the scene's edge, fill for invalid pixels, normalisation, stacking."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from geoseg.errors import ShapeError
+from geoseg.grid import Grid
+from geoseg.windows import Window
+
+_CLAMP = 64.0
+"""Standard deviations beyond which a normalised value says nothing more, and float16 and bfloat16 begin to overflow."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """The pixels read through one window."""
+
+    data: np.ndarray
+    """(C, H, W), the scene's own dtype."""
+    valid: np.ndarray
+    """(H, W) bool, True = usable."""
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 3 or self.data.shape[1:] != self.valid.shape:
+            raise ShapeError(
+                f"tile of data {self.data.shape} and valid {self.valid.shape}. Expected (C, H, W) and (H, W)."
+            )
+
+
+class Reader(Protocol):
+    """What tiles are read from: a scene on disk, or an array in memory."""
+
+    @property
+    def grid(self) -> Grid:
+        """Shape and georeference of the whole."""
+
+    def read(self, window: Window) -> Tile:
+        """The pixels of a window that lies inside the grid."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayReader:
+    """A Reader over arrays in memory."""
+
+    data: np.ndarray
+    """(C, H, W)."""
+    valid: np.ndarray
+    """(H, W) bool, True = usable."""
+    grid: Grid
+    """Where the pixels lie."""
+
+    def read(self, window: Window) -> Tile:
+        """The pixels of a window that lies inside the grid (views, not copies)."""
+        rows, cols = window.slices()
+        return Tile(data=self.data[:, rows, cols], valid=self.valid[rows, cols])
+
+
+def mirror(start: int, stop: int, size: int) -> np.ndarray:
+    """Indices in [0, size) that positions start..stop-1 show when an axis of `size` is mirrored without end.
+
+    The edge pixel is not repeated (numpy's mode "reflect"); an axis of one pixel repeats it.
+    """
+    if size == 1:
+        return np.zeros(stop - start, dtype=np.intp)
+    period = 2 * (size - 1)
+    index = np.arange(start, stop) % period
+    return np.where(index < size, index, period - index)
+
+
+def read_tile(reader: Reader, window: Window) -> Tile:
+    """The pixels of `window`; where it sticks out of the scene, the scene mirrored at its edge."""
+    rows = mirror(window.row, window.stop_row, reader.grid.height)
+    cols = mirror(window.col, window.stop_col, reader.grid.width)
+    row, col = int(rows.min()), int(cols.min())
+    tile = reader.read(Window(row=row, col=col, height=int(rows.max()) + 1 - row, width=int(cols.max()) + 1 - col))
+    data, valid = tile.data, tile.valid
+    if window.row < 0 or window.stop_row > reader.grid.height:
+        data, valid = data[:, rows - row], valid[rows - row]
+    if window.col < 0 or window.stop_col > reader.grid.width:
+        data, valid = data[:, :, cols - col], valid[:, cols - col]
+    return Tile(data=data, valid=valid)
+
+
+def to_batch(tiles: Sequence[Tile], mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
+    """Tiles of one shape as the network wants them.
+
+    Args:
+        tiles: At least one, all of the same shape.
+        mean: Training mean per channel, in the tiles' units.
+        std: Training standard deviation per channel, above 0.
+        dtype: Floating type of the result; the arithmetic is float32.
+
+    Returns:
+        (N, C, H, W) in channels_last layout, (value - mean) / std; 0, which is the training mean, at invalid pixels and
+        at whatever is not finite.
+
+    Raises:
+        ShapeError: If the tiles differ in shape, or have another number of channels than `mean`.
+    """
+    shapes = {tile.data.shape for tile in tiles}
+    if len(shapes) != 1 or next(iter(shapes))[0] != len(mean):
+        raise ShapeError(
+            f"tiles of shapes {sorted(shapes)} for {len(mean)} channels. Expected one shape, all channels."
+        )
+    channels, height, width = shapes.pop()
+    batch = torch.empty((len(tiles), channels, height, width), dtype=dtype, memory_format=torch.channels_last)
+    for sample, tile in zip(batch, tiles, strict=True):
+        for channel, plane in enumerate(tile.data):
+            x = torch.from_numpy(np.ascontiguousarray(plane)).to(torch.float32, copy=True)
+            x.sub_(mean[channel]).mul_(1.0 / std[channel])
+            if tile.data.dtype != np.uint8:
+                x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).clamp_(-_CLAMP, _CLAMP)
+            if not tile.valid.all():
+                x.masked_fill_(torch.from_numpy(~tile.valid), 0.0)
+            sample[channel].copy_(x)
+    return batch

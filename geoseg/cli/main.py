@@ -1,0 +1,74 @@
+"""The `geoseg` group. Commands are imported when they are asked for, so that `--help` stays instant."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "predict": "Class raster, and polygons, from a scene.",
+    "vectorize": "Polygons from a class raster.",
+    "train": "Train a model from labelled tiles or a scene with a vector layer.",
+    "evaluate": "Score a prediction against a reference.",
+    "models": "What is built in, and what a checkpoint says of itself.",
+    "demo": "A synthetic town, end to end.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and help line and imports `geoseg.cli.<name>` only to run one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the pipeline, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"geoseg.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown command is answered with the nearest name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"no command {args[0]!r}.{hint} See 'geoseg --help'.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"geoseg {version('geoseg')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version.")
+def geoseg() -> None:
+    """Buildings and roads from aerial imagery.
+
+    Results (paths, tables, JSON) go to stdout; the log and the progress bar to stderr.
+    """
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Entry point of the `geoseg` program."""
+    sys.exit(geoseg(argv, prog_name="geoseg"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Options that commands share, and the command class that turns errors into one line and an exit code."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from geoseg.errors import GeosegError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+READABLE = click.Path(path_type=Path)
+"""A path that the command itself checks, so that all paths are refused in the same words."""
+
+
+class GeosegCommand(click.Command):
+    """A command whose GeosegErrors become one line on stderr and an exit code; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command with logging set up; `--debug` shows tracebacks of refused input too."""
+        _configure_logging(ctx)
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except GeosegError as err:
+            if ctx.meta.get("geoseg.debug"):
+                raise
+            message = " ".join(str(err).split())
+            click.echo(f"Error: {message}", err=True)
+            ctx.exit(err.exit_code)
+        except KeyboardInterrupt as stop:
+            # From here on a second signal ends the process at once.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            click.echo("Terminated." if isinstance(stop, Terminated) else "Interrupted.", err=True)
+            ctx.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: unwinds like Ctrl-C, so that workers are stopped and the journal is kept."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def _configure_logging(ctx: click.Context) -> None:
+    verbosity = ctx.meta.get("geoseg.verbose", 0) - ctx.meta.get("geoseg.quiet", 0)
+    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(max(verbosity, -1), logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LowerLevel("%(levelname)s: %(message)s"))
+    root = logging.getLogger("geoseg")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False
+
+
+class _LowerLevel(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        record.levelname = record.levelname.capitalize()
+        return super().format(record)
+
+
+def _into_meta(key: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        ctx.meta[key] = value
+
+    return callback
+
+
+def log_options(command: F) -> F:
+    """-q, -v and --debug: taken out of the command's own parameters."""
+    command = click.option(
+        "--debug", is_flag=True, expose_value=False, callback=_into_meta("geoseg.debug"), help="Show tracebacks."
+    )(command)
+    command = click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_into_meta("geoseg.verbose"),
+        help="Say more; twice for everything.",
+    )(command)
+    return click.option(
+        "-q",
+        "--quiet",
+        count=True,
+        expose_value=False,
+        callback=_into_meta("geoseg.quiet"),
+        help="Errors only, and no progress bar.",
+    )(command)
+
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace outputs that exist, when the new ones are complete."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+@contextmanager
+def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that draws a bar with the time left on stderr, when a terminal is there and -q is not."""
+    if not sys.stderr.isatty() or click.get_current_context().meta.get("geoseg.quiet", 0):
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,89 @@
+"""Grid: where pixels lie on the ground. Shape, transform and CRS; no pixels."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from affine import Affine
+from pyproj import CRS, Geod, Transformer
+
+from geoseg.windows import Window
+
+_GEOD = Geod(ellps="WGS84")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixel lattice of a raster on the ground."""
+
+    shape: tuple[int, int]
+    """(height, width)."""
+    transform: Affine
+    """From (column, row) of a pixel's upper left corner to CRS coordinates. The identity means: no georeference."""
+    crs: str | None
+    """WKT of the coordinate reference system, exactly as the file states it, or None."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.shape[1]
+
+    @property
+    def window(self) -> Window:
+        """The whole grid as a window."""
+        return Window(row=0, col=0, height=self.height, width=self.width)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) in CRS units, also of a rotated or south-up grid."""
+        return self.window_bounds(self.window)
+
+    def window_bounds(self, window: Window) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) of a window in CRS units: the box round its four corners."""
+        corners = [
+            self.transform @ (col, row)
+            for row in (window.row, window.stop_row)
+            for col in (window.col, window.stop_col)
+        ]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def window_transform(self, window: Window) -> Affine:
+        """The transform of a window's own pixels."""
+        return self.transform @ Affine.translation(window.col, window.row)
+
+    @cached_property
+    def gsd(self) -> float | None:
+        """Ground sample distance: true metres per pixel at the scene's centre, or None without a usable CRS.
+
+        The square root of the ground area of one pixel on the WGS 84 ellipsoid, so that degrees, feet and web mercator
+        (whose units are 1/cos(latitude) too long) all give metres on the ground.
+        """
+        to_degrees = self._to_degrees
+        if to_degrees is None:
+            return None
+        col, row = self.width / 2, self.height / 2
+        # A pixel is centimetres wide: ten of them keep the geodesic sum well above rounding.
+        span = 10.0
+        ring = [(col, row), (col + span, row), (col + span, row + span), (col, row + span)]
+        xs, ys = zip(*(self.transform @ corner for corner in ring), strict=True)
+        lons, lats = to_degrees.transform(xs, ys)
+        if not all(map(math.isfinite, (*lons, *lats))):
+            return None
+        area, _ = _GEOD.polygon_area_perimeter(lons, lats)
+        return math.sqrt(abs(area)) / span if area else None
+
+    @cached_property
+    def _to_degrees(self) -> Transformer | None:
+        """From CRS coordinates to WGS 84 (longitude, latitude); None for no CRS or a local one."""
+        if self.crs is None:
+            return None
+        crs = CRS.from_user_input(self.crs)
+        if crs.is_engineering or not (crs.is_geographic or crs.is_projected or crs.is_bound or crs.is_compound):
+            return None
+        return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)

@@ -1,0 +1,34 @@
+"""Networks: one file an architecture. No model knows tiling, files or losses.
+
+A model is an `nn.Module` from images (N, C, H, W) to logits (N, K, H, W) of the same height and width, for any H and
+W of at least 1, with two attributes the plan is made from: `stride`, the factor its deepest level is downsampled by,
+and `bounded`, whether a logit depends on a bounded neighbourhood only.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from geoseg.errors import UsageError
+from geoseg.models.unet import UNet
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+"""Name of an architecture -> its builder, called with `in_channels`, `classes` and the architecture's own arguments."""
+
+
+def build_model(arch: str, *, in_channels: int, classes: int, **arch_args: Any) -> nn.Module:
+    """A model of architecture `arch` with fresh weights, in training mode.
+
+    Raises:
+        UsageError: If there is no such architecture, or it does not take these arguments.
+    """
+    if arch not in MODELS:
+        near = get_close_matches(arch, MODELS, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"architecture={arch!r} is unknown. {hint}Expected one of: {', '.join(MODELS)}.")
+    try:
+        return MODELS[arch](in_channels, classes, **arch_args)
+    except TypeError as err:
+        raise UsageError(f"architecture {arch} cannot be built with {arch_args} ({err}).") from err

@@ -1,0 +1,120 @@
+"""Does this scene fit this model, and how is it cut? Everything here is decided before the first pixel is read."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from geoseg.checkpoint import Header
+from geoseg.errors import BandError, UsageError
+from geoseg.grid import Grid
+from geoseg.scene import Band, Scene
+from geoseg.windows import Plan
+
+log = logging.getLogger(__name__)
+
+_GSD_SLACK = 1.5
+"""Factor beyond the ground sample distances seen in training from which a scene is worth a warning."""
+_WASTE = 4.0
+"""Forward pixels per output pixel from which a tile size is worth a warning: as much as half-overlapping tiles cost."""
+
+
+def open_scene(path: str | Path, header: Header, bands: Sequence[str | int] | None, nodata: float | None) -> Scene:
+    """The scene with the bands the model wants, in its order.
+
+    Without `bands` they are matched by name where the scene names them; otherwise a scene of exactly as many bands is
+    taken in the file's order.
+
+    Raises:
+        SceneError: If the scene cannot be opened.
+        BandError: If the bands do not fit the model.
+    """
+    if bands is None:
+        with Scene.open(path, nodata=nodata) as scene:
+            bands = _match(str(path), scene.bands, header)
+    if len(bands) != len(header.bands):
+        raise BandError(
+            f"{path}: {len(bands)} bands chosen; the model was trained on {_count(header.bands)}. Expected as many."
+        )
+    return Scene.open(path, bands=bands, nodata=nodata)
+
+
+def _match(path: str, bands: Sequence[Band], header: Header) -> list[str | int]:
+    names = [band.name.lower() for band in bands]
+    wanted = [name.lower() for name in header.bands]
+    if len(set(wanted)) == len(wanted) and all(names.count(name) == 1 for name in wanted):
+        return [bands[names.index(name)].index for name in wanted]
+    if len(bands) != len(wanted):
+        raise BandError(
+            f"{path} has {_count(names)}; the model was trained on {_count(header.bands)}. "
+            f"Choose them with --bands, for example --bands {','.join(str(b.index) for b in bands[: len(wanted)])}."
+        )
+    unknown = [name for name in names if name.startswith("band_")]
+    if not unknown:
+        log.warning("%s: bands %s taken for %s, in this order", path, ", ".join(names), ", ".join(wanted))
+    return [band.index for band in bands]
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} band{'' if len(names) == 1 else 's'} ({', '.join(names)})"
+
+
+def warn_of_differences(path: str, grid: Grid, header: Header) -> None:
+    """One line on stderr for each way in which the scene is unlike what the model learnt from, but still usable."""
+    if grid.crs is None:
+        log.warning("%s has no CRS: the output is in pixels, and areas are in square pixels", path)
+        return
+    gsd, seen = grid.gsd, header.gsd
+    if gsd is None or seen is None:
+        return
+    low, high = seen.min / _GSD_SLACK, seen.max * _GSD_SLACK
+    if not low <= gsd <= high:
+        log.warning(
+            "%s has %.3g m per pixel; the model was trained on %.3g to %.3g m: expect a worse result",
+            path,
+            gsd,
+            seen.min,
+            seen.max,
+        )
+
+
+def plan_for(shape: tuple[int, int], header: Header, tile_size: int | None, overlap: int | None) -> Plan:
+    """How a scene of `shape` is cut for a model.
+
+    Args:
+        shape: (height, width) of the scene.
+        header: Of the checkpoint: receptive radius, stride and cell side are the defaults.
+        tile_size: Side of what the network sees; None takes the checkpoint's cell side and the halo.
+        overlap: Pixels shared by neighbouring tiles; None takes twice the receptive radius, rounded up to the stride.
+
+    Raises:
+        UsageError: If tile size and overlap do not fit the model's stride.
+    """
+    stride = header.stride
+    enough = -(-header.receptive_radius // stride) * stride
+    if overlap is not None and overlap % (2 * stride):
+        nearest = round(overlap / (2 * stride)) * 2 * stride
+        raise UsageError(
+            f"--overlap {overlap} does not fit the model. Expected a multiple of twice its stride {stride}. "
+            f"Try {nearest}, or auto for {2 * enough}."
+        )
+    halo = enough if overlap is None else overlap // 2
+    if halo < enough:
+        log.warning("overlap %d is less than the %d this model needs: tile edges may show", 2 * halo, 2 * enough)
+    if tile_size is None:
+        return Plan(shape=shape, cell_side=header.cell_side, halo=halo, stride=stride)
+    cell_side = tile_size - 2 * halo
+    if cell_side < stride or cell_side % stride:
+        nearest = 2 * halo + max(round(cell_side / stride), 1) * stride
+        raise UsageError(
+            f"--tile-size {tile_size} does not fit the model. Expected the overlap {2 * halo} and a multiple of the "
+            f"stride {stride} beside it. Try {nearest}, or auto for {header.cell_side + 2 * halo}."
+        )
+    if (waste := (tile_size / cell_side) ** 2) > _WASTE and max(shape) > cell_side:
+        log.warning(
+            "tile size %d with overlap %d computes %.0f pixels for each pixel of the output; "
+            "larger tiles, or auto, are faster",
+            tile_size,
+            2 * halo,
+            waste,
+        )
+    return Plan(shape=shape, cell_side=cell_side, halo=halo, stride=stride)

@@ -1,0 +1,1 @@
+"""Training: labelled ground, samples, augmentation, the Lightning task and the fit."""

@@ -1,0 +1,305 @@
+"""From the sources of a configuration to labelled ground in memory, split into training and validation."""
+
+import glob
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from geoseg.config import FolderSource, SceneSource, TownSource, TrainConfig, resolve_path, windows
+from geoseg.errors import BandError, LabelsError, ShapeError, TrainingError
+from geoseg.grid import Grid
+from geoseg.scene import Scene
+from geoseg.synthetic import draw_town
+from geoseg.targets import is_vector_file, labelled_area, read_labels
+from geoseg.training.samples import IGNORED, Ground
+from geoseg.windows import Window
+
+log = logging.getLogger(__name__)
+
+_SIDECARS = {".xml", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".msk"}
+"""Files beside an image that belong to it and are none themselves."""
+_STRIP = 1024
+"""Rows looked at in one go when the labelled part of a scene is searched."""
+
+Target = Callable[[Window], np.ndarray]
+"""(h, w) uint8 target of a window of a scene."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """All labelled ground of a run."""
+
+    train: list[Ground]
+    """Where samples are cut."""
+    val: list[Ground]
+    """Where the model is scored; may be empty."""
+    bands: tuple[str, ...]
+    """Names, as the first source has them."""
+
+
+def load_data(config: TrainConfig) -> Data:
+    """Read every source of a configuration.
+
+    Raises:
+        TrainingError: If there are no sources, or nothing is left to train on.
+        LabelsError: If labels are missing, of another size, or hold nothing to learn.
+        BandError: If the sources differ in number of bands or in dtype.
+        SceneError: If an image cannot be read.
+    """
+    if not config.data.sources:
+        raise TrainingError("data.sources is empty. Expected folders, scenes with labels, or synthetic towns to learn from.")
+    loader = _Loader(config)
+    for source in config.data.sources:
+        match source:
+            case SceneSource():
+                parts = loader.scene(source)
+            case FolderSource():
+                parts = loader.folder(source)
+            case TownSource():
+                parts = loader.towns(source)
+        loader.add(source.weight, *parts)
+    data = Data(loader.train, loader.val, loader.bands)
+    _check(data, config)
+    return data
+
+
+class _Loader:
+    """Reads one source after the other and remembers what they must agree in."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.train: list[Ground] = []
+        self.val: list[Ground] = []
+        self.bands: tuple[str, ...] = ()
+        self.first = ""
+
+    def add(self, weight: float, train: list[Ground], val: list[Ground]) -> None:
+        """Take over the ground of one source; its weight is shared out by area."""
+        for ground in [*train, *val]:
+            self._check_bands(ground)
+        if weight:
+            area = sum(ground.target.size for ground in train)
+            self.train += [replace(ground, share=weight * ground.target.size / area) for ground in train]
+        self.val += val
+
+    def _check_bands(self, ground: Ground) -> None:
+        first = [*self.train, *self.val, ground][0]
+        if len(ground.data) != len(first.data) or ground.data.dtype != first.data.dtype:
+            raise BandError(
+                f"{ground.name} has {len(ground.data)} bands of {ground.data.dtype}, {first.name} has {len(first.data)} of "
+                f"{first.data.dtype}. Expected the same everywhere. Choose bands with 'bands' of the source."
+            )
+
+    def scene(self, source: SceneSource) -> tuple[list[Ground], list[Ground]]:
+        """A scene and its labels; only labelled ground is read."""
+        with Scene.open(resolve_path(source.scene), bands=source.bands) as scene:
+            self.bands = self.bands or tuple(band.name for band in scene.bands)
+            target, known = self._targets(source, scene.grid)
+            frame = labelled_window(target, scene.grid)
+            if frame is None:
+                raise LabelsError(f"{source.labels}: nothing is labelled in {source.scene}. Expected labelled pixels.")
+            train, val = _split(source, scene.grid, frame, self.config.data.val)
+            gsd, zoom = source.gsd or scene.grid.gsd, source.zoom or self.config.augmentation.zoom
+
+            def ground(window: Window, *without: Window) -> Ground:
+                tile, truth = scene.read(window), target(window).copy()
+                for other in without:
+                    if common := window.intersection(other):
+                        truth[common.slices(window)] = IGNORED
+                truth[~tile.valid] = IGNORED
+                grid = Grid(window.shape, scene.grid.window_transform(window), scene.grid.crs)
+                return Ground(source.scene, tile.data, tile.valid, truth, grid, known, gsd, zoom)
+
+            return [ground(window, *val) for window in train], [ground(window) for window in val]
+
+    def _targets(self, source: SceneSource, grid: Grid) -> tuple[Target, tuple[int, ...]]:
+        """How the target of a window is had, and the classes it tells apart."""
+        path = resolve_path(source.labels)
+        names = self.config.class_names
+        if is_vector_file(path):
+            labels = read_labels(
+                path, grid=grid, class_names=names, class_field=source.class_field, default_class=source.class_name
+            )
+            drawn, known = labels.target, self._known(source.known, labels.present, path)
+        else:
+            drawn = self._raster(path, grid.shape, source.values)
+            known = self._known(source.known, names[1:], path)
+        if source.labelled_area is None:
+            return drawn, known
+        area = labelled_area(resolve_path(source.labelled_area), grid)
+        return lambda window: np.where(area.valid(window), drawn(window), np.uint8(IGNORED)), known
+
+    def _known(self, said: Sequence[str] | None, present: Sequence[str], path: Path) -> tuple[int, ...]:
+        """Indices of the classes that labels tell apart: those said, else those drawn and, if that is all, the background."""
+        names = self.config.class_names
+        if said is None:
+            said = present if set(present) < set(names[1:]) else names
+            if missing := [name for name in names[1:] if name not in said]:
+                log.warning("%s has no %s: there, it is not told from %s.", path, " and no ".join(missing), names[0])
+        return tuple(index for index, name in enumerate(names) if name in said)
+
+    def _raster(self, path: Path, shape: tuple[int, int], values: dict[int, str] | None) -> Target:
+        """The target from a label raster, read whole: it is one byte a pixel."""
+        with Scene.open(path) as scene:
+            if scene.grid.shape != shape:
+                raise ShapeError(f"{path} is {scene.grid.shape[::-1]} pixels, its image {shape[::-1]}. Expected equal sizes.")
+            if len(scene.bands) != 1 or scene.dtype.kind not in "iu":
+                raise LabelsError(
+                    f"{path} has {len(scene.bands)} bands of {scene.dtype}. Expected one band of whole numbers, or a palette."
+                )
+            tile = scene.read(scene.grid.window)
+        target = self._indices(tile.data[0], path, values)
+        target[~tile.valid] = IGNORED
+        return lambda window: target[window.slices()]
+
+    def _indices(self, raw: np.ndarray, path: Path, values: dict[int, str] | None) -> np.ndarray:
+        names = self.config.class_names
+        if values is None:
+            values = dict(enumerate(names))
+            odd = sorted(set(np.unique(raw).tolist()) - set(values) - {IGNORED})
+            if odd:
+                raise LabelsError(
+                    f"{path} has the value {odd[0]}. Expected class indices 0 to {len(names) - 1}, or 255 for unknown. "
+                    "Say what values mean with 'values' of the source."
+                )
+        target = np.full(raw.shape, IGNORED, np.uint8)
+        for value, name in values.items():
+            target[raw == value] = names.index(name)
+        return target
+
+    def folder(self, source: FolderSource) -> tuple[list[Ground], list[Ground]]:
+        """Images with a label raster each."""
+        pairs = find_pairs(resolve_path(source.folder), source.images, source.labels)
+        grounds = [self._pair(source, image, labels) for image, labels in pairs]
+        if source.split:
+            return (grounds, []) if source.split == "train" else ([], grounds)
+        kept = min(math.ceil(len(grounds) * self.config.data.val), len(grounds) - 1)
+        return grounds[: len(grounds) - kept], grounds[len(grounds) - kept :]
+
+    def _pair(self, source: FolderSource, image: Path, labels: Path) -> Ground:
+        with Scene.open(image, bands=source.bands) as scene:
+            self.bands = self.bands or tuple(band.name for band in scene.bands)
+            tile, grid = scene.read(scene.grid.window), scene.grid
+        target = self._raster(labels, grid.shape, source.values)(grid.window)
+        target[~tile.valid] = IGNORED
+        known = self._known(source.known or self.config.class_names, (), labels)
+        gsd, zoom = source.gsd or grid.gsd, source.zoom or self.config.augmentation.zoom
+        return Ground(str(image), tile.data, tile.valid, target, grid, known, gsd, zoom)
+
+    def towns(self, source: TownSource) -> tuple[list[Ground], list[Ground]]:
+        """Drawn towns; the classes building and road of the configuration are looked up by name."""
+        grounds = []
+        for seed in range(source.seed, source.seed + source.synthetic):
+            low, high = np.log(source.gsd_range)
+            gsd = float(np.exp(np.random.default_rng(seed).uniform(low, high)))
+            grounds.append(self._town(source, seed, gsd))
+        return (grounds, []) if source.split == "train" else ([], grounds)
+
+    def _town(self, source: TownSource, seed: int, gsd: float) -> Ground:
+        raise NotImplementedError
+
+
+def find_pairs(folder: Path, images: str, labels: str) -> list[tuple[Path, Path]]:
+    """Every image that the pattern finds, in natural order of name, with its label raster.
+
+    Raises:
+        LabelsError: If the folder or an image's label raster is missing, or there are several for one image.
+    """
+    if not folder.is_dir():
+        raise LabelsError(f"data={folder} is not a folder. Expected a folder with images/ and labels/.")
+    found = [path for path in folder.glob(images) if path.is_file() and path.suffix.lower() not in _SIDECARS]
+    found = sorted((path for path in found if not path.name.startswith(".")), key=_natural)
+    if not found:
+        raise LabelsError(f"{folder} has no images that match {images!r}. Expected images/ and labels/ with equal names.")
+    pairs = []
+    for image in found:
+        parent = glob.escape(image.parent.relative_to(folder).as_posix())
+        pattern = labels.format(stem=glob.escape(image.stem), parent=parent)
+        matches = [path for path in folder.glob(pattern) if path.suffix.lower() not in _SIDECARS]
+        if len(matches) != 1:
+            many = f"{len(matches)} label rasters" if matches else "no label raster"
+            raise LabelsError(f"{image} has {many} that match {pattern!r} in {folder}. Expected one.")
+        pairs.append((image, matches[0]))
+    return pairs
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key by which tile_2 comes before tile_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())]
+
+
+def labelled_window(target: Target, grid: Grid) -> Window | None:
+    """The smallest window round all pixels of which something is known, or None; the scene is looked at in strips."""
+    rows, cols = np.zeros(grid.height, bool), np.zeros(grid.width, bool)
+    for row in range(0, grid.height, _STRIP):
+        strip = Window(row=row, col=0, height=min(_STRIP, grid.height - row), width=grid.width)
+        known = target(strip) != IGNORED
+        rows[row : strip.stop_row] = known.any(axis=1)
+        cols |= known.any(axis=0)
+    if not rows.any():
+        return None
+    (top, bottom), (left, right) = np.flatnonzero(rows)[[0, -1]], np.flatnonzero(cols)[[0, -1]]
+    return Window(row=int(top), col=int(left), height=int(bottom - top) + 1, width=int(right - left) + 1)
+
+
+def _split(
+    source: SceneSource, grid: Grid, frame: Window, share: float
+) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
+    """Training and validation windows, each within the labelled `frame`."""
+    train = windows(source.train) if source.train is not None else None
+    val = windows(source.val) if source.val is not None else None
+    for window in (*(train or ()), *(val or ())):
+        if window != window.intersection(grid.window):
+            raise LabelsError(
+                f"{source.scene} is {grid.width}x{grid.height}; window [{window.col}, {window.row}, {window.stop_col}, "
+                f"{window.stop_row}] sticks out. Expected windows inside the scene."
+            )
+    if val is None and train is None:
+        first, last = _cut_edge(frame, share)
+        return (first,), ((last,) if last else ())
+    return _within(train or (frame,), frame), _within(val or (), frame)
+
+
+def _within(some: Iterable[Window], frame: Window) -> tuple[Window, ...]:
+    common = (window.intersection(frame) for window in some)
+    return tuple(window for window in common if window)
+
+
+def _cut_edge(frame: Window, share: float) -> tuple[Window, Window | None]:
+    """The window without its last `share` along the longer side, and that part."""
+    tall = frame.height >= frame.width
+    kept = round(share * max(frame.shape))
+    if not kept or kept == max(frame.shape):
+        return frame, None
+    if tall:
+        top = replace(frame, height=frame.height - kept)
+        return top, Window(row=top.stop_row, col=frame.col, height=kept, width=frame.width)
+    left = replace(frame, width=frame.width - kept)
+    return left, Window(row=frame.row, col=left.stop_col, height=frame.height, width=kept)
+
+
+def _check(data: Data, config: TrainConfig) -> None:
+    """Refuse what nothing can be learnt from, before the first step."""
+    if not data.train:
+        raise TrainingError("no source has training ground and a weight above 0. Expected at least one.")
+    counts = np.zeros(256, np.int64)
+    names = ", ".join(sorted({ground.name for ground in data.train}))
+    for ground in data.train:
+        own = np.bincount(ground.target.ravel(), minlength=256)
+        own[[index for index in range(len(config.classes)) if index not in ground.known]] = 0
+        counts += own
+    if all((ground.target == IGNORED).all() for ground in data.train):
+        raise LabelsError(f"every training pixel is ignored ({names}). Expected labelled pixels.")
+    for index, item in enumerate(config.classes):
+        if index and not counts[index]:
+            raise LabelsError(
+                f"no training pixel is labelled {item.name!r} ({names}). Expected some of every class. "
+                "Leave the class out with --classes, or add labels of it."
+            )
+        if index and counts[index] < 100:
+            log.warning("Only %d training pixels are labelled %r.", counts[index], item.name)

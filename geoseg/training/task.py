@@ -1,0 +1,166 @@
+"""The Lightning task: a batch of samples to a loss, partial labels included; the running average of the parameters."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Generator, Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from geoseg.config import TrainConfig
+from geoseg.errors import TrainingError
+from geoseg.training.augment import change_light, turn_batch
+from geoseg.training.samples import IGNORED, Statistics
+
+
+def merge_unknown(logits: Tensor, target: Tensor, known: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Logits and target of labels that tell only some classes apart.
+
+    The other classes become one, last, "any of the others", whose probability is the sum of theirs: its logit is their
+    logsumexp. So nothing is learnt about which of them a pixel is: a loss of the result does not change when
+    probability moves between them. Does nothing when all classes but one, or all, are known.
+
+    Args:
+        logits: (N, K, H, W) float, before softmax.
+        target: (N, H, W) int64 in [0, K) or 255; any class that is not known means "any of the others".
+        known: Indices of the classes told apart, ascending.
+
+    Returns:
+        (N, len(known) + 1, H, W) logits and the target that indexes them; or both as they came.
+    """
+    classes = logits.shape[1]
+    others = [index for index in range(classes) if index not in known]
+    if len(others) < 2:
+        return logits, target
+    merged = torch.cat([logits[:, list(known)], logits[:, others].logsumexp(1, keepdim=True)], 1)
+    place = torch.full((256,), len(known), dtype=torch.int64)
+    place[list(known)] = torch.arange(len(known))
+    place[IGNORED] = IGNORED
+    return merged, place.to(target.device)[target]
+
+
+class Average:
+    """A running average of a network's parameters and statistics, smoother than any single step's."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        """Begin at the network as it is."""
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay, self.steps = decay, 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move towards `network` by 1 - decay; further in the first steps, when the average is still young."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 9))
+        own, new = self.network.state_dict(), network.state_dict()
+        floats = [key for key, value in own.items() if value.is_floating_point()]
+        torch._foreach_lerp_([own[key] for key in floats], [new[key] for key in floats], 1 - decay)
+        for key in own.keys() - floats:
+            own[key].copy_(new[key])
+
+
+class Segmentation(LightningModule):
+    """Trains a network on batches of `Samples`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        config: TrainConfig,
+        known: Sequence[tuple[int, ...]],
+        names: Sequence[str],
+        normalisation: Statistics,
+    ) -> None:
+        """A task for `network`.
+
+        Args:
+            network: (N, C, H, W) -> (N, K, H, W) logits.
+            loss: Mixture of (logits, target) -> scalar.
+            config: The run.
+            known: Per ground, the classes its labels tell apart.
+            names: Per ground, the file to name when something goes wrong.
+            normalisation: Of the training pixels.
+        """
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.loss, self.config, self.known, self.names = loss, config, list(known), list(names)
+        self.average = Average(network, config.optimizer.ema)
+        self.chance = Generator()
+        low, high = torch.tensor(normalisation.value_range).T
+        span = (high - low).clamp_min(1e-6)
+        self._plane("low", low)
+        self._plane("span", span)
+        self._plane("mean", (torch.tensor(normalisation.mean) - low) / span)
+        self._plane("std", torch.tensor(normalisation.std) / span)
+
+    def _plane(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values.float().view(1, -1, 1, 1), persistent=False)
+
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Change the samples at random and normalise them: (N, C, H, W) float32 channels_last, (N, H, W) int64."""
+        planes: list[Tensor] = [batch["image"], batch["target"], batch["valid"]]
+        if self.config.augmentation.flips:
+            planes = turn_batch(planes, self.chance)
+        image, target, valid = planes
+        image = image.to(torch.float32).sub_(self.low).div_(self.span)
+        image = change_light(image, self.config.augmentation, self.chance)
+        image = image.sub_(self.mean).div_(self.std).masked_fill_(~valid[:, None], 0.0)
+        return image.contiguous(memory_format=torch.channels_last), target.long()
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        """The loss of one batch.
+
+        Raises:
+            TrainingError: If it is not finite; names the files the batch was cut from.
+        """
+        self.chance.manual_seed(self.config.seed * 1_000_003 + self.global_step)
+        image, target = self.prepare(batch)
+        logits = self.network(image)
+        loss = self.partial_loss(logits, target, batch["ground"])
+        if not torch.isfinite(loss):
+            files = sorted({self.names[ground] for ground in batch["ground"].tolist()})
+            raise TrainingError(
+                f"loss={float(loss)} in step {self.global_step + 1} (samples of {', '.join(files)}). Expected a finite "
+                f"number. Lower the learning rate (now {self.config.optimizer.lr:g}), or look at these files."
+            )
+        return loss
+
+    def partial_loss(self, logits: Tensor, target: Tensor, grounds: Tensor) -> Tensor:
+        """Each group of samples whose labels know the same classes has its own loss; groups count by their samples."""
+        known = [self.known[ground] for ground in grounds.tolist()]
+        total = logits.new_zeros((), dtype=torch.float32)
+        for group in sorted(set(known)):
+            rows = torch.tensor([index for index, one in enumerate(known) if one == group], device=logits.device)
+            share = len(rows) / len(known)
+            total = total + share * self.loss(*merge_unknown(logits[rows].float(), target[rows], group))
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the step into the running average."""
+        self.average.update(self.network)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW; the rate climbs in a line, then falls along a cosine."""
+        settings = self.config.optimizer
+        # Biases and normalisation scales are not pulled to zero: it costs accuracy and gains nothing.
+        groups = [
+            {"params": [p for p in self.network.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in self.network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr)
+        steps = self.config.epochs * self.config.steps_per_epoch
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, lambda step: rate(step, steps, settings.warmup)), "interval": "step"},
+        }
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """The share of the highest learning rate at a step: a line up over the share `warmup` of all steps, a cosine down."""
+    climb = max(1, round(steps * warmup))
+    if step < climb:
+        return (step + 1) / climb
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - climb) / max(1, steps - climb))))

@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("geoseg", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("geoseg")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The labelled imagery, or a skip where it is absent."""
+    folder = os.environ.get("GEOSEG_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("GEOSEG_DATA does not name a folder of labelled imagery")
+    return Path(folder)

@@ -1,0 +1,252 @@
+"""The exactness rules of cells, over random sizes, halos, bands, dtypes and holes."""
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from geoseg.batches import ArrayReader
+from geoseg.engine import Keep, cells
+from geoseg.errors import CheckpointError
+from geoseg.grid import Grid
+from geoseg.models import build_model
+from geoseg.models.receptive import receptive_radius
+from geoseg.predict import NODATA, Placement, Runner
+from geoseg.windows import Plan
+
+FLOAT32 = Placement(device="cpu", precision="float32")
+
+
+class Constant(nn.Module):
+    """Class 1 of 3 everywhere."""
+
+    stride = 1
+
+    def forward(self, x):
+        return torch.tensor([0.0, 2.0, 1.0]).view(1, 3, 1, 1).expand(len(x), 3, *x.shape[2:])
+
+
+class Identity(nn.Module):
+    """The class is the pixel's value."""
+
+    stride = 1
+    classes = 7
+
+    def forward(self, x):
+        return -((x[:, :1] - torch.arange(self.classes).view(1, -1, 1, 1)) ** 2)
+
+
+class Fragile(nn.Module):
+    """Breaks when anything non-finite reaches it."""
+
+    stride = 1
+
+    def forward(self, x):
+        assert torch.isfinite(x).all()
+        return torch.cat([x[:, :1], -x[:, :1]], dim=1)
+
+
+def runner_for(model, channels=1, classes=3):
+    return Runner(model, mean=[0.0] * channels, std=[1.0] * channels, classes=classes, placement=FLOAT32)
+
+
+def reader_for(data, valid):
+    return ArrayReader(data=data, valid=valid, grid=Grid(shape=valid.shape, transform=Affine.identity(), crs=None))
+
+
+def predict(reader, runner, plan, keep=Keep(), batch=1, area=None):
+    """The whole scene, cell by cell; every pixel is written exactly once."""
+    labels = np.full(plan.shape, 77, np.uint8)
+    extras = {}
+    windows = list(plan)
+    for start in range(0, len(windows), batch):
+        part = windows[start : start + batch]
+        for cell, scores in zip(part, cells(reader, runner, plan, part, keep=keep, area=area), strict=True):
+            assert (labels[cell.slices()] == 77).all()
+            labels[cell.slices()] = scores.labels
+            for name, array in scores.arrays().items():
+                whole = extras.setdefault(name, np.zeros((*array.shape[:-2], *plan.shape), np.uint8))
+                whole[..., *cell.slices()] = array
+    return labels, extras
+
+
+@st.composite
+def scenes(draw, channels=None, dtypes=(np.uint8, np.int16, np.uint16, np.float32, np.float64), top=7):
+    """Small scenes of any size from 1x1, one row or column included, with holes, or nothing but a hole."""
+    height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    data = rng.integers(0, top, (channels or draw(st.integers(1, 4)), height, width)).astype(draw(st.sampled_from(dtypes)))
+    holes = draw(st.sampled_from([0.0, 0.3, 1.0]))
+    return data, rng.random((height, width)) >= holes
+
+
+@st.composite
+def plans_for(draw, shape, stride=1, least_halo=0):
+    return Plan(
+        shape=shape,
+        cell_side=stride * draw(st.integers(1, 70 // stride)),
+        halo=stride * draw(st.integers(-(-least_halo // stride), 30 // stride + -(-least_halo // stride))),
+        stride=stride,
+    )
+
+
+@given(st.data())
+def test_a_constant_model_gives_that_constant_on_every_valid_pixel(data):
+    pixels, valid = data.draw(scenes())
+    plan = data.draw(plans_for(valid.shape))
+    runner = runner_for(Constant(), channels=len(pixels))
+    labels, _ = predict(reader_for(pixels, valid), runner, plan, batch=data.draw(st.integers(1, 5)))
+    assert np.array_equal(labels, np.where(valid, 1, NODATA))
+
+
+@given(st.data())
+def test_an_identity_model_gives_the_input_back(data):
+    pixels, valid = data.draw(scenes(channels=1))
+    plan = data.draw(plans_for(valid.shape))
+    runner = runner_for(Identity(), classes=7)
+    labels, _ = predict(reader_for(pixels, valid), runner, plan, batch=data.draw(st.integers(1, 5)))
+    assert np.array_equal(labels, np.where(valid, pixels[0], NODATA))
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_tiles_equal_the_whole_scene(data):
+    depth, channels = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3))
+    pixels, valid = data.draw(scenes(channels=channels, top=200))
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    model = build_model("unet", in_channels=channels, classes=3, width=2, depth=depth, norm="none").eval()
+    radius = receptive_radius(model)
+    plan = data.draw(plans_for(valid.shape, stride=model.stride, least_halo=radius))
+    reader = reader_for(pixels, valid)
+
+    # The whole scene at once, mirrored by numpy, through the bare model.
+    halo = plan.halo
+    extra = [(halo, halo + -side % model.stride) for side in valid.shape]
+    whole = np.where(valid, (pixels.astype(np.float64) - 50) / 20, 0.0).astype(np.float32)
+    whole = np.pad(whole, [(0, 0), *extra], mode="reflect")
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(whole)[None])[0, :, halo:, halo:][:, : valid.shape[0], : valid.shape[1]]
+    expected = np.where(valid, logits.argmax(0).numpy(), NODATA)
+    first, second = logits.topk(2, dim=0).values
+    clear = ((first - second) > 1e-5 * logits.abs().max()).numpy() | ~valid
+
+    runner = Runner(model, mean=[50] * channels, std=[20] * channels, classes=3, placement=FLOAT32)
+    labels, _ = predict(reader, runner, plan)
+    assert np.array_equal(labels[clear], expected[clear])
+
+
+@given(st.data())
+def test_non_finite_pixels_never_reach_the_network(data):
+    pixels, valid = data.draw(scenes(channels=2, dtypes=(np.float32, np.float64)))
+    pixels[:, ~valid] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    plan = data.draw(plans_for(valid.shape))
+    labels, _ = predict(reader_for(pixels, valid), runner_for(Fragile(), channels=2, classes=2), plan)
+    assert np.array_equal(labels == NODATA, ~valid)
+
+
+def test_probabilities_are_the_softmax_and_nodata_is_apart():
+    pixels = np.array([[[0, 1, 2, 6]]], np.uint8)
+    valid = np.array([[True, True, True, False]])
+    plan = Plan(shape=(1, 4), cell_side=2)
+    keep = Keep(confidence=True, probabilities=True)
+    labels, extras = predict(reader_for(pixels, valid), runner_for(Identity(), classes=7), plan, keep=keep)
+    logits = torch.from_numpy(-((pixels[0].astype(float) - np.arange(7)[:, None, None]) ** 2))
+    expected = (torch.softmax(logits, 0) * 254).round().numpy()
+    assert np.array_equal(extras["probabilities"][:, valid], expected[:, valid])
+    assert np.array_equal(extras["confidence"][valid], expected.max(0)[valid])
+    assert (extras["probabilities"][:, ~valid] == NODATA).all()
+    assert (extras["confidence"][~valid] == NODATA).all()
+    assert labels.tolist() == [[0, 1, 2, NODATA]]
+
+
+def test_temperature_softens_probabilities_and_leaves_labels():
+    reader = reader_for(np.array([[[1, 3]]], np.uint8), np.ones((1, 2), bool))
+    plan, keep = Plan(shape=(1, 2), cell_side=2), Keep(confidence=True)
+    sharp, soft = (
+        Runner(Identity(), mean=[0], std=[1], classes=7, temperature=t, placement=FLOAT32) for t in (1.0, 4.0)
+    )
+    (a,), (b,) = (list(cells(reader, r, plan, list(plan), keep=keep)) for r in (sharp, soft))
+    assert np.array_equal(a.labels, b.labels)
+    assert (b.confidence < a.confidence).all()
+
+
+def test_empty_cells_cost_no_forward_pass():
+    calls = []
+
+    class Counting(Constant):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    valid = np.zeros((8, 12), bool)
+    valid[0, 5] = True  # only the middle of three cells has a valid pixel
+    labels, _ = predict(
+        reader_for(np.ones((1, 8, 12), np.uint8), valid), runner_for(Counting()), Plan(shape=(8, 12), cell_side=4, halo=2)
+    )
+    assert sum(calls) == 1
+    assert labels[0, 5] == 1
+    assert (labels == NODATA).sum() == valid.size - 1
+
+
+def test_outside_the_area_is_nodata_but_still_context():
+    class LeftHalf:
+        def valid(self, window):
+            return np.broadcast_to(np.arange(window.col, window.stop_col) < 5, window.shape).copy()
+
+    pixels = np.random.default_rng(0).integers(0, 200, (1, 20, 20)).astype(np.uint8)
+    reader = reader_for(pixels, np.ones((20, 20), bool))
+    torch.manual_seed(0)
+    model = build_model("unet", in_channels=1, classes=3, width=2, depth=1, norm="none").eval()
+    plan = Plan(shape=(20, 20), cell_side=8, halo=10, stride=2)
+    everywhere, _ = predict(reader, runner_for(model), plan)
+    limited, _ = predict(reader, runner_for(model), plan, area=LeftHalf())
+    assert np.array_equal(limited[:, :5], everywhere[:, :5])
+    assert (limited[:, 5:] == NODATA).all()
+
+
+def test_out_of_memory_halves_the_batch_and_then_the_tile(caplog):
+    class Small(nn.Module):
+        """A U-Net on a device where one tile of 48x48 just fits."""
+
+        stride = 2
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.unet = build_model("unet", in_channels=1, classes=3, width=2, depth=1, norm="none").eval()
+            self.limit = 10**9
+
+        def forward(self, x):
+            if len(x) * x.shape[-1] * x.shape[-2] > self.limit:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return self.unet(x)
+
+    pixels = np.random.default_rng(0).integers(0, 200, (1, 70, 70)).astype(np.uint8)
+    reader = reader_for(pixels, np.ones((70, 70), bool))
+    plan = Plan(shape=(70, 70), cell_side=70, halo=10, stride=2)
+    model = Small()
+    runner = Runner(model, mean=[100], std=[50], classes=3, placement=FLOAT32)
+    expected, _ = predict(reader, runner, plan)
+    model.limit = 48 * 48
+    labels, _ = predict(reader, runner, plan)
+    assert np.array_equal(labels, expected)
+    assert "cut in two" in caplog.text
+
+    runner._step = 4
+    small = Plan(shape=(70, 70), cell_side=26, halo=10, stride=2)
+    labels, _ = predict(reader, runner, small, batch=9)
+    assert np.array_equal(labels, expected)
+    assert "halved" in caplog.text
+
+
+def test_non_finite_logits_are_refused():
+    class Broken(Constant):
+        def forward(self, x):
+            return super().forward(x) * float("nan")
+
+    reader = reader_for(np.ones((1, 4, 4), np.uint8), np.ones((4, 4), bool))
+    with pytest.raises(CheckpointError, match="non-finite"):
+        predict(reader, runner_for(Broken()), Plan(shape=(4, 4), cell_side=4))
