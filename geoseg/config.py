@@ -83,7 +83,7 @@ class FolderSource(_Source):
     images: str = "images/*"
     """Glob pattern of the images."""
     labels: str = "labels/{stem}.*"
-    """Glob pattern of an image's label raster; {stem} is the image's name without ending, {parent} its folder's path."""
+    """Glob pattern of an image's label raster; {stem} is the image's name without ending, {parent} its folder."""
     split: Literal["train", "val"] | None = None
     """What all images here are for. None: the last `data.val` share, in order of name, is for validation."""
     bands: tuple[int | str, ...] | None = None
@@ -128,7 +128,7 @@ class DataConfig(_Strict):
     sources: tuple[Source, ...] = ()
     """At least one when training starts."""
     val: Share = 0.2
-    """Share of a source without a split of its own that is kept for validation: its lower or right edge, its last tiles."""
+    """Share kept for validation of a source without a split of its own: its lower or right edge, its last tiles."""
 
 
 class OptimizerConfig(_Strict):
@@ -217,6 +217,10 @@ class TrainConfig(_Strict):
                 raise ValueError(
                     f"data.sources[{index}] names class {unknown[0]!r}. Expected one of {', '.join(names)}"
                 )
+            if isinstance(source, TownSource) and source.seed + source.synthetic > TRAINING_SEEDS:
+                raise ValueError(
+                    f"seeds of data.sources[{index}] go up to {TRAINING_SEEDS}. Expected fewer, or lower ones"
+                )
         if any(low > high for low, high in self._ranges()):
             raise ValueError("a range runs downwards. Expected [low, high] with low <= high")
         return self
@@ -224,6 +228,11 @@ class TrainConfig(_Strict):
     def _ranges(self) -> list[tuple[float, float]]:
         towns = [source.gsd_range for source in self.data.sources if isinstance(source, TownSource)]
         return [self.augmentation.zoom, *(s.zoom for s in self.data.sources if s.zoom), *towns]
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.steps_per_epoch
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -244,39 +253,46 @@ def windows(boxes: Sequence[Pixels]) -> tuple[Window, ...]:
     """
     for left, top, right, bottom in boxes:
         if right <= left or bottom <= top:
-            raise ConfigError(
-                f"window [{left}, {top}, {right}, {bottom}] is empty. Expected [left, top, right, bottom]."
-            )
+            box = f"[{left}, {top}, {right}, {bottom}]"
+            raise ConfigError(f"window {box} is empty. Expected [left, top, right, bottom].")
     return tuple(
         Window(row=top, col=left, height=bottom - top, width=right - left) for left, top, right, bottom in boxes
     )
 
 
-def load_config(path: Path | None, changes: Sequence[str] = (), **fields: Any) -> TrainConfig:
+def load_config(path: Path | None, changes: Mapping[str, Any] | None = None) -> TrainConfig:
     """The configuration of a file, with changes on top.
 
     Args:
         path: A YAML file, or None for the defaults. Relative paths in it start from its folder; `${NAME}` stands for
             an environment variable and is kept as text until a file is opened (`resolve_path`).
-        changes: `key=value` with dots between the levels of the key (`optimizer.lr=1e-3`); values are YAML.
-        fields: Whole fields, which win over the file; `changes` win over both.
+        changes: By key, with dots between its levels: `optimizer.lr`.
 
     Raises:
         ConfigError: If the file cannot be read or is no strict YAML, or a key or value is wrong.
     """
     tree: dict[str, Any] = {}
-    where = "settings"
     if path is not None:
-        where = str(path)
         tree = _read(path)
         _anchor(tree, path.resolve().parent)
-    tree.update(fields)
-    for change in changes:
-        _change(tree, change)
+    for key, value in (changes or {}).items():
+        _change(tree, key, value)
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as err:
-        raise ConfigError(f"{where}: {_describe(err)}") from err
+        raise ConfigError(f"{path or 'settings'}: {_describe(err)}") from err
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """Key and value of `key=value`; the value is YAML.
+
+    Raises:
+        ConfigError: If it is no such pair.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r} is no change. Expected key=value, for example optimizer.lr=1e-3.")
+    return key.strip(), _parse(value, f"--set {text!r}")
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -302,7 +318,7 @@ def resolve_path(text: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without what makes YAML surprising or expensive: duplicate keys, aliases, and numbers that are none."""
+    """SafeLoader without what makes YAML surprising or expensive: duplicate keys and aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -362,18 +378,15 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
                 source[name] = str(folder / value)
 
 
-def _change(tree: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {change!r} is no change. Expected key=value, for example optimizer.lr=1e-3.")
-    *parents, last = key.strip().split(".")
+def _change(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
     at = tree
     for name in parents:
         below = at.setdefault(name, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {change!r}: {name} has no keys of its own. Expected key=value.")
+            raise ConfigError(f"{key}: {name} has no keys of its own. Expected the keys of a configuration.")
         at = below
-    at[last] = _parse(text, f"--set {change!r}")
+    at[last] = value
 
 
 def _describe(err: ValidationError) -> str:
@@ -381,24 +394,22 @@ def _describe(err: ValidationError) -> str:
     first = err.errors(include_url=False)[0]
     # The tag of a union ("scene", "folder") is part of pydantic's location and not of the file.
     parts = [p for i, p in enumerate(first["loc"]) if not (i == 3 and first["loc"][:2] == ("data", "sources"))]
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".") or "the whole"
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     if first["type"] == "extra_forbidden":
         known = _siblings(first["loc"])
         near = get_close_matches(str(parts[-1]), known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         return f"{key} is no key that geoseg knows.{hint} Expected one of {', '.join(known)}."
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict | list) or key == "the whole" else f"={first['input']!r}"
-    return (
-        f"{key}{given} is wrong. Expected: {message[:1].lower()}{message[1:]}."
-        if given or key != "the whole"
-        else f"{message}."
-    )
+    if not first["loc"]:
+        return f"{message}."
+    given = "" if isinstance(first["input"], dict | list) else f"={first['input']!r}"
+    return f"{key}{given} is wrong. Expected: {message[:1].lower()}{message[1:]}."
 
 
 def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     """The keys that could stand where the unknown one does."""
-    model: type[BaseModel] = TrainConfig
+    model: Any = TrainConfig
     if loc[:2] == ("data", "sources"):
         model = {"scene": SceneSource, "folder": FolderSource, "synthetic": TownSource}[str(loc[3])]
         loc = loc[3:]

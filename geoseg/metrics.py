@@ -94,7 +94,9 @@ class Scores:
     def table(self) -> str:
         """Aligned text: a row for each class, then the overall figures."""
         ratios = ("iou", "f1", "precision", "recall", "specificity")
-        rows = [("class", "IoU", "F1", "precision", "recall", "specificity", "target px", "predicted px")]
+        rows: list[tuple[str, ...]] = [
+            ("class", "IoU", "F1", "precision", "recall", "specificity", "target px", "predicted px")
+        ]
         for score in self.classes:
             figures = (_ratio(getattr(score, ratio)) for ratio in ratios)
             rows.append((score.name, *figures, str(score.support), str(score.predicted)))

@@ -4,20 +4,35 @@ The only module that knows the order. Everything that can be refused is refused 
 nothing appears under an output's name before all outputs are complete.
 """
 
-import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from geoseg.checkpoint import load_checkpoint, resolve_model
-from geoseg.engine import CellTask, Keep
-from geoseg.outputs import Outputs
-from geoseg.parallel import Backend
-from geoseg.predict import Placement
-from geoseg.spool import Spool
+import numpy as np
 
-log = logging.getLogger(__name__)
+from geoseg import __version__
+from geoseg.checkpoint import Header, load_checkpoint, resolve_model
+from geoseg.engine import CellTask, Keep
+from geoseg.errors import CheckpointError, SceneError
+from geoseg.outputs import Outputs
+from geoseg.parallel import Backend, Threads, ordered_map
+from geoseg.predict import PROBABILITY_SCALE, Placement
+from geoseg.preflight import open_scene, plan_for, warn_of_differences
+from geoseg.qgis import polygon_style
+from geoseg.raster import RasterProfile, check_free_space, write_cog
+from geoseg.scene import GroundControl
+from geoseg.spool import Spool
+from geoseg.targets import labelled_area
+from geoseg.vectors import layer_name, polygonize, write_layers
+from geoseg.windows import Plan, Window
+
+_MAX_THREADS = 8
+"""Threads of the default backend: each holds the activations of a cell."""
 
 Progress = Callable[[int, int], None]
 """Called with (cells done, cells in all)."""
@@ -136,28 +151,174 @@ def predict_scene(
         CheckpointError: If the model cannot be used.
         OutputError: If an output cannot be written.
     """
-    checkpoint = resolve_model(str(model))
+    run = _prepare(str(scene), str(model), products, settings, overwrite)
+    spool = Spool.open(run.spool_folder, run.fingerprint, resume=resume, overwrite=overwrite)
+    with run.outputs, spool:
+        resumed = len(spool.done)
+        try:
+            _predict_cells(run.task, spool, backend or default_backend(run.task.placement), progress)
+        except (SceneError, CheckpointError):
+            # A damaged input stays damaged: nothing is left to go on with. A network may come back.
+            if not run.task.scene.is_remote:
+                spool.remove()
+            raise
+        _write_rasters(run, spool)
+        features = _write_vectors(run)
+        run.outputs.commit()
+        spool.remove()
+    return run.prediction(resumed, features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A prediction that nothing stands against any more."""
+
+    products: Products
+    outputs: Outputs
+    task: CellTask
+    header: Header
+    profile: RasterProfile
+    """Of the class raster; the others differ from it in what they hold."""
+
+    @property
+    def spool_folder(self) -> Path:
+        """Beside the class raster."""
+        labels = self.products.labels
+        return labels.with_name(labels.name + ".partial")
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the cells depend on; an interrupted run goes on only where all of it is the same."""
+        task = self.task
+        return {
+            "scene": task.scene.fingerprint(),
+            "checkpoint": task.sha256,
+            "plan": asdict(task.plan),
+            "placement": asdict(task.placement),
+            "products": asdict(task.keep),
+            "aoi": task.area and hashlib.sha256(Path(task.area).read_bytes()).hexdigest(),
+            "geoseg": __version__,
+        }
+
+    def prediction(self, resumed: int, features: dict[str, int]) -> Prediction:
+        """What is said of the finished run."""
+        plan = self.task.plan
+        return Prediction(
+            paths=self.products.paths(),
+            shape=plan.shape,
+            cells=len(plan),
+            resumed=resumed,
+            classes=tuple(item.name for item in self.header.classes),
+            placement=self.task.placement,
+            tile_size=plan.cell_side + 2 * plan.halo,
+            overlap=2 * plan.halo,
+            features=features,
+        )
+
+
+def _prepare(scene: str, model: str, products: Products | None, settings: Settings, overwrite: bool) -> _Run:
+    """Everything that can be refused before the first pixel."""
+    checkpoint = resolve_model(model).absolute()
     header = load_checkpoint(checkpoint).header
-    products = products or Products.beside_caller(str(scene), str(model))
-    placement = Placement.resolve(settings.device, settings.precision, settings.batch_size)
-    with open_scene(scene, header, settings) as source:
-        _warn(source, header)
-        outputs = Outputs(products.paths(), inputs=_inputs(source, checkpoint, settings), overwrite=overwrite)
+    products = products or Products.beside_caller(scene, model)
+    with open_scene(scene, header, settings.bands, settings.nodata) as source:
+        inputs = [checkpoint, *([] if source.source.is_remote else [source.path]), *filter(None, [settings.aoi])]
+        outputs = Outputs(products.paths(), inputs=inputs, overwrite=overwrite)
+        warn_of_differences(scene, source, header)
+        if settings.aoi:
+            labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
         task = CellTask(
             scene=source.source,
             checkpoint=str(checkpoint),
             sha256=header.sha256,
-            plan=plan_for(source.grid.shape, header, settings),
-            placement=placement,
-            keep=Keep(confidence=bool(products.confidence), probabilities=bool(products.probabilities)),
+            plan=plan_for(source.grid.shape, header, settings.tile_size, settings.overlap),
+            placement=Placement.resolve(settings.device, settings.precision, settings.batch_size),
+            keep=Keep(confidence=products.confidence is not None, probabilities=products.probabilities is not None),
             area=str(Path(settings.aoi).absolute()) if settings.aoi else None,
         )
-        profile = _profile(source, header, task)
-    spool = Spool.open(_spool_path(products.labels), _fingerprint(task), resume=resume, overwrite=overwrite)
-    with outputs, spool:
-        resumed = len(spool.done)
-        _predict_cells(task, spool, backend or default_backend(placement), progress)
-        features = _write(products, outputs, spool, task.plan, header, profile)
-        outputs.commit()
-        spool.remove()
-    return Prediction(...)
+        bands = task.keep.confidence + len(header.classes) * task.keep.probabilities
+        check_free_space(products.labels.parent, source.grid.window.area, probability_bands=bands)
+        profile = RasterProfile(
+            grid=source.grid, control=source.control, classes=header.classes, tags=_tags(task, header)
+        )
+    return _Run(products=products, outputs=outputs, task=task, header=header, profile=profile)
+
+
+def _tags(task: CellTask, header: Header) -> dict[str, str]:
+    """What decided the pixels: no paths and no time of day, so that equal runs give equal bytes."""
+    said = {
+        "VERSION": __version__,
+        "CHECKPOINT": header.sha256,
+        "ARCH": header.arch,
+        "BANDS": ",".join(map(str, task.scene.bands)),
+        "NODATA_OVERRIDE": task.scene.nodata,
+        "CELL_SIDE": task.plan.cell_side,
+        "HALO": task.plan.halo,
+        "DEVICE": task.placement.device.partition(":")[0],
+        "PRECISION": task.placement.precision,
+        "BATCH_SIZE": None if task.placement.device == "cpu" else task.placement.batch_size,
+        "LICENCE": header.licence or None,
+        "ORIGIN": header.origin or None,
+    }
+    return {f"GEOSEG_{name}": str(value) for name, value in said.items() if value is not None}
+
+
+def default_backend(placement: Placement) -> Threads:
+    """Threads of this process: on the CPU one forward pass each, on a GPU readers that keep it busy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Threads(min(cores, _MAX_THREADS) if placement.device == "cpu" else 4)
+
+
+def _predict_cells(task: CellTask, spool: Spool, backend: Backend, progress: Progress) -> None:
+    """Fill the spool with the cells that it lacks."""
+    plan = task.plan
+    batches = list(_batches(plan, [index for index in range(len(plan)) if index not in spool.done], task.placement))
+    progress(len(spool.done), len(plan))
+    with closing(ordered_map(task, batches, backend=backend)) as results:
+        for batch, result in zip(batches, results, strict=True):
+            for index, arrays in zip(batch, result, strict=True):
+                spool.write(index, arrays)
+            progress(len(spool.done), len(plan))
+
+
+def _batches(plan: Plan, todo: Sequence[int], placement: Placement) -> Iterator[tuple[int, ...]]:
+    """Neighbouring cells whose tiles have one shape, as many as one forward pass takes."""
+    size = placement.batch_size
+    for _, group in groupby(todo, key=lambda index: plan.tile(plan.cell(index)).shape):
+        cells = list(group)
+        yield from (tuple(cells[start : start + size]) for start in range(0, len(cells), size))
+
+
+def _write_rasters(run: _Run, spool: Spool) -> None:
+    names = [item.name for item in run.header.classes]
+    bands = {"labels": ["class"], "confidence": ["probability of the class"], "probabilities": names}
+    for product in run.products.paths().keys() & bands.keys():
+        path = run.outputs.staged(product)
+        profile = run.profile
+        if product != "labels":
+            profile = replace(profile, classes=(), bands=bands[product], scale=1 / PROBABILITY_SCALE)
+        write_cog(path, _stored(run.task.plan, spool, product), profile)
+        if path.with_name(path.name + ".aux.xml").exists():
+            run.outputs.staged(product, ".aux.xml")
+
+
+def _stored(plan: Plan, spool: Spool, product: str) -> Iterator[tuple[Window, np.ndarray]]:
+    for index, cell in enumerate(plan):
+        yield cell, spool.read(index, only=product)[product]
+
+
+def _write_vectors(run: _Run) -> dict[str, int]:
+    """Polygons of every class but the first, the background; returns their number by layer."""
+    if run.products.vectors is None:
+        return {}
+    classes = run.header.classes
+    frames = polygonize(
+        run.outputs.staged("labels"),
+        {value: item.name for value, item in enumerate(classes) if value},
+        confidence=run.outputs.staged("confidence") if run.products.confidence else None,
+        source=f"{run.header.arch} {run.task.sha256[:12]}",
+    )
+    layers = {layer_name(name): frame for name, frame in frames.items()}
+    styles = {layer_name(item.name): polygon_style(item.color) for item in classes}
+    write_layers(run.outputs.staged("vectors"), layers, styles=styles)
+    return {name: len(frame) for name, frame in layers.items()}

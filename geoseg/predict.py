@@ -162,7 +162,7 @@ class Runner:
         temperature: float = 1.0,
         placement: "Placement | None" = None,
     ) -> None:
-        """Prepare `model` (it is taken over: folded, cast and moved).
+        """Prepare a folded copy of `model` in the placement's precision.
 
         Args:
             model: (N, C, H, W) float -> (N, K, H, W) logits; `model.stride` is its deepest level's factor.

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from geoseg.checkpoint import Header
 from geoseg.errors import BandError, UsageError
-from geoseg.grid import Grid
 from geoseg.scene import Band, Scene
 from geoseg.windows import Plan
 
@@ -58,8 +57,11 @@ def _count(names: Sequence[str]) -> str:
     return f"{len(names)} band{'' if len(names) == 1 else 's'} ({', '.join(names)})"
 
 
-def warn_of_differences(path: str, grid: Grid, header: Header) -> None:
+def warn_of_differences(path: str, scene: Scene, header: Header) -> None:
     """One line on stderr for each way in which the scene is unlike what the model learnt from, but still usable."""
+    if str(scene.dtype) != header.dtype:
+        log.warning("%s is %s; the model was trained on %s: expect a worse result", path, scene.dtype, header.dtype)
+    grid = scene.grid
     if grid.crs is None:
         log.warning("%s has no CRS: the output is in pixels, and areas are in square pixels", path)
         return

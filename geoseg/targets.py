@@ -8,6 +8,7 @@ the same however the scene is cut, and polygons that share a wall neither overla
 import logging
 import os
 import stat
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -224,7 +225,12 @@ def _read(path: Path, layer: str | None, invalid_geometry: InvalidGeometry) -> l
 def _read_layer(source: str, driver: str, layer: str) -> gpd.GeoDataFrame:
     if (found := pyogrio.read_info(source, layer=layer)["driver"]) != driver:
         raise DataSourceError(f"it is {found}, not {driver}")
-    frame = pyogrio.read_dataframe(source, layer=layer, fid_as_index=True, force_2d=True)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", RuntimeWarning)
+        # "fix" closes open rings, which OGR warns of; whatever else is wrong with a ring is found and treated later.
+        frame = pyogrio.read_dataframe(source, layer=layer, fid_as_index=True, force_2d=True, on_invalid="fix")
+    for message in dict.fromkeys(str(warning.message) for warning in said):
+        log.warning("%s: %s", source, message.split(". ")[0])
     frame.attrs["layer"] = layer
     return frame
 

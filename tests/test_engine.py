@@ -1,5 +1,7 @@
 """The exactness rules of cells, over random sizes, halos, bands, dtypes and holes."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,11 @@ def predict(reader, runner, plan, keep=Keep(), batch=1, area=None):
     return labels, extras
 
 
+@cache
+def radius_of(depth):
+    return receptive_radius(build_model("unet", in_channels=1, classes=2, width=1, depth=depth))
+
+
 @st.composite
 def scenes(draw, channels=None, dtypes=(np.uint8, np.int16, np.uint16, np.float32, np.float64), top=7):
     """Small scenes of any size from 1x1, one row or column included, with holes, or nothing but a hole."""
@@ -93,6 +100,7 @@ def plans_for(draw, shape, stride=1, least_halo=0):
     )
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_a_constant_model_gives_that_constant_on_every_valid_pixel(data):
     pixels, valid = data.draw(scenes())
@@ -102,6 +110,7 @@ def test_a_constant_model_gives_that_constant_on_every_valid_pixel(data):
     assert np.array_equal(labels, np.where(valid, 1, NODATA))
 
 
+@settings(max_examples=40)
 @given(st.data())
 def test_an_identity_model_gives_the_input_back(data):
     pixels, valid = data.draw(scenes(channels=1))
@@ -118,8 +127,7 @@ def test_tiles_equal_the_whole_scene(data):
     pixels, valid = data.draw(scenes(channels=channels, top=200))
     torch.manual_seed(data.draw(st.integers(0, 1000)))
     model = build_model("unet", in_channels=channels, classes=3, width=2, depth=depth, norm="none").eval()
-    radius = receptive_radius(model)
-    plan = data.draw(plans_for(valid.shape, stride=model.stride, least_halo=radius))
+    plan = data.draw(plans_for(valid.shape, stride=model.stride, least_halo=radius_of(depth)))
     reader = reader_for(pixels, valid)
 
     # The whole scene at once, mirrored by numpy, through the bare model.
@@ -138,6 +146,7 @@ def test_tiles_equal_the_whole_scene(data):
     assert np.array_equal(labels[clear], expected[clear])
 
 
+@settings(max_examples=20)
 @given(st.data())
 def test_non_finite_pixels_never_reach_the_network(data):
     pixels, valid = data.draw(scenes(channels=2, dtypes=(np.float32, np.float64)))
@@ -227,10 +236,9 @@ def test_out_of_memory_halves_the_batch_and_then_the_tile(caplog):
     pixels = np.random.default_rng(0).integers(0, 200, (1, 70, 70)).astype(np.uint8)
     reader = reader_for(pixels, np.ones((70, 70), bool))
     plan = Plan(shape=(70, 70), cell_side=70, halo=10, stride=2)
-    model = Small()
-    runner = Runner(model, mean=[100], std=[50], classes=3, placement=FLOAT32)
+    runner = Runner(Small(), mean=[100], std=[50], classes=3, placement=FLOAT32)
     expected, _ = predict(reader, runner, plan)
-    model.limit = 48 * 48
+    runner.model.limit = 48 * 48
     labels, _ = predict(reader, runner, plan)
     assert np.array_equal(labels, expected)
     assert "cut in two" in caplog.text

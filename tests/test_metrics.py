@@ -176,7 +176,7 @@ def test_counts_beyond_32_bits_do_not_overflow():
     ("target", "predicted", "message"),
     [
         (np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), r"\(2, 2\) and prediction of \(2, 3\)"),
-        (np.full(3, 4, np.uint8), np.zeros(3, np.uint8), "target holds 4, which is no class. Expected 0 to 3, or 255"),
+        (np.full(3, 4, np.uint8), np.zeros(3, np.uint8), r"target holds 4, which is no class. Expected 0 to 3, or 255"),
         (np.zeros(3, np.uint8), np.full(3, 9, np.uint8), "prediction holds 9"),
         (np.full(3, -1), np.zeros(3, np.uint8), "target holds values from -1 to -1"),
         (np.zeros(3), np.zeros(3, np.uint8), "target of float64"),

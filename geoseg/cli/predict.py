@@ -13,7 +13,6 @@ from geoseg.cli.options import (
     overwrite_option,
     progress_bar,
 )
-from geoseg.errors import UsageError
 
 
 class AutoInt(click.ParamType):
@@ -81,19 +80,14 @@ def predict(scene: str, **options: Any) -> None:
     \b
     geoseg predict scene.tif --model unet --vectors scene.gpkg
     """
-    if options["workers"] and options["scheduler"]:
-        raise UsageError("--workers starts a cluster and --scheduler uses one that runs. Expected one of the two.")
-
-    from geoseg.parallel import Processes, Scheduler
+    from geoseg.parallel import backend_from
     from geoseg.pipeline import Products, Settings, predict_scene
     from geoseg.predict import tune_malloc, tune_worker
 
     tune_malloc()
-    backend = None
-    if options["workers"]:
-        backend = Processes(options["workers"], setup=tune_worker)
-    elif options["scheduler"]:
-        backend = Scheduler(options["scheduler"])
+    backend = None  # predict_scene knows how many threads
+    if options["workers"] or options["scheduler"]:
+        backend = backend_from(workers=options["workers"], scheduler=options["scheduler"], setup=tune_worker)
     others = {name: options[name] for name in ("vectors", "confidence", "probabilities")}
     products = Products.beside_caller(scene, options["model"], labels=options["output"], **others)
     names = ("bands", "nodata", "aoi", "tile_size", "overlap", "batch_size", "device", "precision")

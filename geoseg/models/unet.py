@@ -18,7 +18,7 @@ Norm = Literal["none", "batch"]
 
 
 class UNet(nn.Module):
-    """A contracting path, an expanding path of the same depth, and a skip between the two at every level.
+    """U-Net (2015): a contracting path, an expanding path, and a skip between the two at every level.
 
     Depth 4 and width 16, 32 or 64 (the paper's) have 1.9, 7.8 or 31 million parameters.
     """
@@ -132,13 +132,12 @@ def double_conv(in_channels: int, out_channels: int, norm: Norm) -> nn.Sequentia
 
 
 def _initialise(module: nn.Module) -> None:
-    # He et al. 2015, arXiv:1502.01852, eq. 10. Each output of a 2x2 transposed convolution of stride 2 sees one input
-    # pixel, so its fan-in is its input channels: what PyTorch calls fan_out of the transposed weight, over the kernel.
+    # He et al. 2015, arXiv:1502.01852, eq. 10: variance gain / fan-in, with gain 2 before a ReLU. An output pixel of a
+    # 2x2 transposed convolution of stride 2 sees one input pixel, so the fan-in there is the input channels.
     if isinstance(module, nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=module.in_channels**-0.5)
     elif isinstance(module, nn.Conv2d):
-        nonlinearity = "linear" if module.kernel_size == (1, 1) else "relu"
-        nn.init.kaiming_normal_(module.weight, nonlinearity=nonlinearity)
+        nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module.kernel_size == (1, 1) else "relu")
     else:
         return
     if module.bias is not None:

@@ -95,11 +95,12 @@ def cover(edges: Edges, values: np.ndarray, window: Window) -> np.ndarray:
     col = x.astype(np.int64)
     right = x - col
     at = row * (width + 2) + col
+    at = np.concatenate([at, at + 1])
+    shares = np.concatenate([1 - right, right]) * np.tile(direction, 2) / SUBROWS
+    owner = np.tile(owner, 2)
     out = np.empty((len(values), height, width), np.float32)
-    size = height * (width + 2)
     for channel, value in enumerate(values):
-        step = direction * value[owner] / SUBROWS
-        steps = np.bincount(at, step * (1 - right), size) + np.bincount(at + 1, step * right, size)
+        steps = np.bincount(at, shares * value[owner], height * (width + 2))
         np.cumsum(steps.reshape(height, -1)[:, :width], axis=1, out=out[channel], dtype=np.float32)
     return out
 

@@ -1,8 +1,10 @@
-"""Footprints and the roofs on them. Local frame: u along the street, v away from it, metres, centred on the building."""
+"""Footprints and the roofs on them, in metres. Local frame: u along the street, v away from it, the origin inside."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import shapely
 
 Points = np.ndarray
 """(K, 2) float64 corners of a ring, open."""
@@ -93,20 +95,16 @@ def winged(width: float, depth: float, wings: list[tuple[float, float, float]], 
         far += [(centre + w, b), (centre + w, end), (centre - w, end), (centre - w, b)]
         valleys += [(centre + w, b), (centre, b - w), (centre - w, b)]
         for side in (-w, w):
-            ring = np.array([(centre + side, b), (centre + side, end), (centre, end), (centre, b - w)])
-            faces.append(Face(ring, np.array([np.sign(side), 0.0])))
-    outline = _distinct([(-a, -b), (a, -b), (a, b), *far, (-a, b)])
+            half = np.array([(centre + side, b), (centre + side, end), (centre, end), (centre, b - w)])
+            faces.append(Face(half, np.array([np.sign(side), 0.0])))
+    # A wing may end flush with the body: the points between them are no corners then.
+    outline = shapely.Polygon([(-a, -b), (a, -b), (a, b), *far, (-a, b)]).simplify(1e-6)
+    ring = shapely.get_coordinates(outline)[:-1]
     if flat:
-        return level(outline)
+        return level(ring)
     near = np.array([(-a, -b), (a, -b), (a, 0.0), (-a, 0.0)])
     back = np.array([(-a, 0.0), (a, 0.0), (a, b), *valleys, (-a, b)])
-    return Shape(outline, (Face(near, np.array([0.0, -1.0])), Face(back, np.array([0.0, 1.0])), *faces))
-
-
-def _distinct(points: list[tuple[float, float]]) -> Points:
-    """Without the corners that repeat their predecessor: a wing may end flush with the body."""
-    ring = np.array(points)
-    return ring[np.hypot(*(ring - np.roll(ring, 1, axis=0)).T) > 1e-6]
+    return Shape(ring, (Face(near, np.array([0.0, -1.0])), Face(back, np.array([0.0, 1.0])), *faces))
 
 
 def courtyard(width: float, depth: float, wing: float, flat: bool = False) -> Shape:
@@ -128,7 +126,7 @@ def ridges(width: float, depth: float, bays: int) -> Shape:
     """A hall: `bays` parallel gables side by side along u."""
     faces = []
     us = np.linspace(-width / 2, width / 2, 2 * bays + 1)
-    for k, (left, right) in enumerate(zip(us[:-1], us[1:], strict=True)):
+    for k, (left, right) in enumerate(pairwise(us)):
         ring = rectangle(right - left, depth, (left + right) / 2)
         faces.append(Face(ring, np.array([-1.0 if k % 2 == 0 else 1.0, 0.0])))
     return Shape(rectangle(width, depth), tuple(faces))

@@ -47,11 +47,11 @@ def draw_streets(extent: tuple[float, float], style: Style, rng: np.random.Gener
     for district, angle in zip(districts, angles, strict=True):
         lines = _side_streets(district, angle, style, rng)
         sides += lines
-        widths += [float(rng.uniform(4.0, 7.5))] * len(lines)
+        widths += [float(rng.uniform(3.4, 7.0))] * len(lines)
         dirt += list(rng.random(len(lines)) < np.clip(rng.normal(style.climate.dirt_roads, 0.2), 0, 1))
     source = np.array([*mains, *sides], dtype=object)
     is_main = np.arange(len(source)) < len(mains)
-    width = np.concatenate([rng.uniform(7.5, 15.0, len(mains)), widths])
+    width = np.concatenate([rng.uniform(6.5, 13.0, len(mains)), widths])
     bare = np.concatenate([rng.random(len(mains)) < 0.25 * style.climate.dirt_roads, dirt]).astype(bool)
     edges, of = _edges(source, is_main, rng)
     return Streets(edges, width[of].round(1), is_main[of], bare[of], districts, angles, box)
@@ -95,8 +95,8 @@ def _angle(district: shapely.Polygon, rng: np.random.Generator) -> float:
 def _side_streets(
     district: shapely.Polygon, angle: float, style: Style, rng: np.random.Generator
 ) -> list[shapely.LineString]:
-    """Parallel streets, and cross streets that run from one to the next (each row its own: T junctions), bent together."""
-    if district.area < 3000 or rng.random() < 0.12:
+    """Parallel streets, and cross streets from one to the next (each row has its own: T junctions), bent together."""
+    if district.area < 3000 or (district.area < 40_000 and rng.random() < 0.12):
         return []
     centre = shapely.get_coordinates(district.centroid)[0]
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -53,7 +53,7 @@ class Climate:
     roofs: Choice
     """Materials of houses."""
     blocks: Choice
-    """Kinds of blocks: houses, terraces, courtyards, slabs, halls, informal, fields, park."""
+    """Kinds of blocks: houses, village, terraces, courtyards, slabs, halls, informal, fields, park."""
     dirt_roads: float
     """Share of side streets without asphalt."""
     trees: tuple[float, float]
@@ -74,7 +74,7 @@ CLIMATES = {
         roofs={"red_tile": 5, "orange_tile": 2, "brown_tile": 2, "grey_tile": 2, "bitumen": 1, "tin": 0.3},
         blocks={"houses": 4, "terraces": 4, "courtyards": 2, "slabs": 1.5, "halls": 1.5, "fields": 0.8, "park": 1},
         dirt_roads=0.05,
-        trees=(2, 9),
+        trees=(4, 16),
         flat=0.15,
     ),
     "suburb": Climate(
@@ -83,16 +83,33 @@ CLIMATES = {
         roofs={"shingle": 5, "dark_shingle": 3, "brown_tile": 2, "white_flat": 1, "tin": 0.5},
         blocks={"houses": 7, "terraces": 1, "slabs": 1.5, "halls": 2, "fields": 0.6, "park": 1},
         dirt_roads=0.03,
-        trees=(2, 10),
+        trees=(4, 18),
         flat=0.08,
     ),
     "africa": Climate(
         ground={"grass": (98, 112, 58), "dry": (150, 136, 92), "soil": (168, 112, 78), "paving": (176, 152, 128)},
         green=(0.2, 0.7),
-        roofs={"tin": 6, "old_tin": 3, "rusty_tin": 3, "red_tin": 2, "blue_tin": 1, "orange_tile": 1.5, "green_tin": 0.6},
-        blocks={"houses": 5, "informal": 4, "terraces": 0.8, "halls": 1.2, "slabs": 0.7, "fields": 1.5, "park": 0.6},
+        roofs={
+            "tin": 6,
+            "old_tin": 3,
+            "rusty_tin": 3,
+            "red_tin": 2,
+            "blue_tin": 1,
+            "orange_tile": 1.5,
+            "green_tin": 0.6,
+        },
+        blocks={
+            "houses": 4,
+            "village": 3,
+            "informal": 4,
+            "terraces": 1,
+            "halls": 1,
+            "slabs": 1,
+            "fields": 1.5,
+            "park": 0.6,
+        },
         dirt_roads=0.75,
-        trees=(2, 9),
+        trees=(3, 16),
         palms=0.1,
         flat=0.05,
     ),
@@ -100,9 +117,18 @@ CLIMATES = {
         ground={"grass": (94, 116, 58), "dry": (140, 136, 88), "soil": (150, 128, 98), "paving": (176, 172, 162)},
         green=(0.6, 1.0),
         roofs={"blue_tin": 3, "tin": 4, "old_tin": 3, "red_tin": 2, "green_tin": 1, "rusty_tin": 2, "thatch": 1.2},
-        blocks={"houses": 5, "informal": 2.5, "terraces": 1, "halls": 1, "slabs": 0.6, "fields": 1.6, "park": 1},
+        blocks={
+            "houses": 4,
+            "village": 3,
+            "informal": 2.5,
+            "terraces": 1,
+            "halls": 1,
+            "slabs": 0.6,
+            "fields": 1.6,
+            "park": 1,
+        },
         dirt_roads=0.45,
-        trees=(6, 20),
+        trees=(10, 32),
         palms=0.4,
         leaf=(56, 84, 38),
         flat=0.08,
@@ -113,7 +139,7 @@ CLIMATES = {
         roofs={"sand_flat": 5, "white_flat": 4, "concrete": 3, "grey_flat": 1.5, "orange_tile": 1.5},
         blocks={"houses": 4, "terraces": 3, "courtyards": 3, "slabs": 2, "halls": 1.5, "fields": 0.5, "park": 0.8},
         dirt_roads=0.3,
-        trees=(0.3, 3),
+        trees=(0.5, 6),
         palms=0.5,
         flat=0.85,
         tanks=0.25,
@@ -124,7 +150,7 @@ CLIMATES = {
         roofs={"concrete": 5, "grey_flat": 4, "old_tin": 2, "blue_tin": 1.6, "tin": 1.5, "orange_tile": 1},
         blocks={"houses": 4, "informal": 4, "terraces": 3, "courtyards": 0.8, "slabs": 1, "halls": 0.6, "fields": 2.5},
         dirt_roads=0.4,
-        trees=(2, 7),
+        trees=(3, 14),
         flat=0.75,
         tanks=0.5,
     ),
@@ -176,9 +202,9 @@ def draw_style(rng: np.random.Generator) -> Style:
     climate = CLIMATES[pick(dict.fromkeys(CLIMATES, 1.0), rng)]
     other = CLIMATES[pick(dict.fromkeys(CLIMATES, 1.0), rng)]
     mix = rng.uniform(0, 0.35)
-    tint = rng.normal(0, 7, 3)
+    tint = varied((0, 0, 0), rng, 6, 3)
     ground = {
-        name: np.array(color) * (1 - mix) + np.array(other.ground[name]) * mix + tint + rng.normal(0, 6, 3)
+        name: varied(np.array(color) * (1 - mix) + np.array(other.ground[name]) * mix, rng, 7, 3) + tint
         for name, color in climate.ground.items()
     }
     return Style(
@@ -186,30 +212,35 @@ def draw_style(rng: np.random.Generator) -> Style:
         ground=ground,
         green=rng.uniform(*climate.green),
         trees=rng.uniform(*climate.trees),
-        leaf=np.array(climate.leaf) * rng.uniform(0.8, 1.25) + rng.normal(0, 7, 3),
-        asphalt=rng.uniform(84, 150) + rng.normal(0, 4, 3) + np.array([2, 0, -2]),
-        dirt=ground["soil"] * rng.uniform(1.0, 1.22) + rng.normal(0, 5, 3),
+        leaf=varied(np.array(climate.leaf) * rng.uniform(0.75, 1.2), rng, 5, 4),
+        asphalt=varied((2, 0, -2), rng, 0, 3) + rng.uniform(84, 155),
+        dirt=varied(ground["soil"] * rng.uniform(1.0, 1.22), rng, 4, 3),
         blocks=_jitter(climate.blocks, rng),
         roofs=_jitter(climate.roofs, rng),
         scale=rng.uniform(0.75, 1.25),
-        sun=(rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(32, 68))),
+        sun=(rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(36, 70))),
         camera=_draw_camera(rng),
     )
 
 
 def _draw_camera(rng: np.random.Generator) -> Camera:
-    cast = rng.normal(1, 0.035, 3)
+    cast = rng.normal(1, 0.03, 3)
     return Camera(
         contrast=rng.uniform(0.8, 1.2),
         brightness=rng.uniform(0.78, 1.15),
         gain=(cast[0], cast[1], cast[2]),
-        saturation=rng.uniform(0.65, 1.25),
+        saturation=rng.uniform(0.6, 1.12),
         haze=rng.uniform(0, 0.22) if rng.random() < 0.6 else 0.0,
         gamma=rng.uniform(0.85, 1.2),
         blur=rng.uniform(0.35, 0.95),
         noise=rng.uniform(0.8, 5.0),
         dark_sky=rng.uniform(0.25, 0.55),
     )
+
+
+def varied(color: RGB | np.ndarray, rng: np.random.Generator, light: float, hue: float) -> np.ndarray:
+    """(3,) the colour, lighter or darker by about `light`, each channel off by about `hue` besides."""
+    return np.asarray(color, dtype=float) + rng.normal(0, light) + rng.normal(0, hue, 3)
 
 
 def _jitter(choice: Choice, rng: np.random.Generator) -> Choice:

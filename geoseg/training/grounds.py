@@ -14,6 +14,7 @@ from geoseg.config import FolderSource, SceneSource, TownSource, TrainConfig, re
 from geoseg.errors import BandError, LabelsError, ShapeError, TrainingError
 from geoseg.grid import Grid
 from geoseg.scene import Scene
+from geoseg.synthetic import CLASSES as TOWN_CLASSES
 from geoseg.synthetic import draw_town
 from geoseg.targets import is_vector_file, labelled_area, read_labels
 from geoseg.training.samples import IGNORED, Ground
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _SIDECARS = {".xml", ".tfw", ".jgw", ".pgw", ".wld", ".prj", ".ovr", ".msk"}
 """Files beside an image that belong to it and are none themselves."""
+_FEW = 100
+"""A class with fewer training pixels than this is warned about."""
 _STRIP = 1024
 """Rows looked at in one go when the labelled part of a scene is searched."""
 
@@ -52,7 +55,9 @@ def load_data(config: TrainConfig) -> Data:
         SceneError: If an image cannot be read.
     """
     if not config.data.sources:
-        raise TrainingError("data.sources is empty. Expected folders, scenes with labels, or synthetic towns to learn from.")
+        raise TrainingError(
+            "data.sources is empty. Expected folders, scenes with labels, or synthetic towns to learn from."
+        )
     loader = _Loader(config)
     for source in config.data.sources:
         match source:
@@ -76,7 +81,7 @@ class _Loader:
         self.train: list[Ground] = []
         self.val: list[Ground] = []
         self.bands: tuple[str, ...] = ()
-        self.first = ""
+        self.first: Ground | None = None
 
     def add(self, weight: float, train: list[Ground], val: list[Ground]) -> None:
         """Take over the ground of one source; its weight is shared out by area."""
@@ -88,11 +93,12 @@ class _Loader:
         self.val += val
 
     def _check_bands(self, ground: Ground) -> None:
-        first = [*self.train, *self.val, ground][0]
+        first = self.first = self.first or ground
         if len(ground.data) != len(first.data) or ground.data.dtype != first.data.dtype:
+            theirs, ours = (f"{len(g.data)} bands of {g.data.dtype}" for g in (ground, first))
             raise BandError(
-                f"{ground.name} has {len(ground.data)} bands of {ground.data.dtype}, {first.name} has {len(first.data)} of "
-                f"{first.data.dtype}. Expected the same everywhere. Choose bands with 'bands' of the source."
+                f"{ground.name} has {theirs}, {first.name} has {ours}. Expected the same everywhere. "
+                "Choose bands with 'bands' of the source."
             )
 
     def scene(self, source: SceneSource) -> tuple[list[Ground], list[Ground]]:
@@ -113,7 +119,9 @@ class _Loader:
                         truth[common.slices(window)] = IGNORED
                 truth[~tile.valid] = IGNORED
                 grid = Grid(window.shape, scene.grid.window_transform(window), scene.grid.crs)
-                return Ground(source.scene, tile.data, tile.valid, truth, grid, known, gsd, zoom)
+                return Ground(
+                    source.scene, Path(source.scene).stem, tile.data, tile.valid, truth, grid, known, gsd, zoom
+                )
 
             return [ground(window, *val) for window in train], [ground(window) for window in val]
 
@@ -125,7 +133,8 @@ class _Loader:
             labels = read_labels(
                 path, grid=grid, class_names=names, class_field=source.class_field, default_class=source.class_name
             )
-            drawn, known = labels.target, self._known(source.known, labels.present, path)
+            drawn: Target = labels.target
+            known = self._known(source.known, labels.present, path)
         else:
             drawn = self._raster(path, grid.shape, source.values)
             known = self._known(source.known, names[1:], path)
@@ -135,7 +144,7 @@ class _Loader:
         return lambda window: np.where(area.valid(window), drawn(window), np.uint8(IGNORED)), known
 
     def _known(self, said: Sequence[str] | None, present: Sequence[str], path: Path) -> tuple[int, ...]:
-        """Indices of the classes that labels tell apart: those said, else those drawn and, if that is all, the background."""
+        """Indices of the classes that labels tell apart: those said, else those drawn; if all are, the first too."""
         names = self.config.class_names
         if said is None:
             said = present if set(present) < set(names[1:]) else names
@@ -147,11 +156,12 @@ class _Loader:
         """The target from a label raster, read whole: it is one byte a pixel."""
         with Scene.open(path) as scene:
             if scene.grid.shape != shape:
-                raise ShapeError(f"{path} is {scene.grid.shape[::-1]} pixels, its image {shape[::-1]}. Expected equal sizes.")
-            if len(scene.bands) != 1 or scene.dtype.kind not in "iu":
-                raise LabelsError(
-                    f"{path} has {len(scene.bands)} bands of {scene.dtype}. Expected one band of whole numbers, or a palette."
+                raise ShapeError(
+                    f"{path} is {scene.grid.shape[::-1]} pixels, its image {shape[::-1]}. Expected equal sizes."
                 )
+            if len(scene.bands) != 1 or scene.dtype.kind not in "iu":
+                has = f"{len(scene.bands)} bands of {scene.dtype}"
+                raise LabelsError(f"{path} has {has}. Expected one band of whole numbers, or a palette.")
             tile = scene.read(scene.grid.window)
         target = self._indices(tile.data[0], path, values)
         target[~tile.valid] = IGNORED
@@ -189,19 +199,24 @@ class _Loader:
         target[~tile.valid] = IGNORED
         known = self._known(source.known or self.config.class_names, (), labels)
         gsd, zoom = source.gsd or grid.gsd, source.zoom or self.config.augmentation.zoom
-        return Ground(str(image), tile.data, tile.valid, target, grid, known, gsd, zoom)
+        return Ground(str(image), Path(source.folder).name, tile.data, tile.valid, target, grid, known, gsd, zoom)
 
     def towns(self, source: TownSource) -> tuple[list[Ground], list[Ground]]:
-        """Drawn towns; the classes building and road of the configuration are looked up by name."""
+        """Drawn towns. Their classes are found by name; a class that towns do not have is not known there."""
+        names = self.config.class_names
+        self.bands = self.bands or ("red", "green", "blue")
+        place = np.array([names.index(name) if name in names else 0 for name in TOWN_CLASSES], np.uint8)
+        known = tuple(index for index, name in enumerate(names) if name in TOWN_CLASSES)
+        low, high = np.log(source.gsd_range)
         grounds = []
         for seed in range(source.seed, source.seed + source.synthetic):
-            low, high = np.log(source.gsd_range)
             gsd = float(np.exp(np.random.default_rng(seed).uniform(low, high)))
-            grounds.append(self._town(source, seed, gsd))
+            town = draw_town((source.size, source.size), gsd, seed)
+            target = town.target()
+            target[town.valid] = place[target[town.valid]]
+            zoom = source.zoom or self.config.augmentation.zoom
+            grounds.append(Ground(f"town {seed}", "towns", town.image, town.valid, target, town.grid, known, gsd, zoom))
         return (grounds, []) if source.split == "train" else ([], grounds)
-
-    def _town(self, source: TownSource, seed: int, gsd: float) -> Ground:
-        raise NotImplementedError
 
 
 def find_pairs(folder: Path, images: str, labels: str) -> list[tuple[Path, Path]]:
@@ -215,7 +230,9 @@ def find_pairs(folder: Path, images: str, labels: str) -> list[tuple[Path, Path]
     found = [path for path in folder.glob(images) if path.is_file() and path.suffix.lower() not in _SIDECARS]
     found = sorted((path for path in found if not path.name.startswith(".")), key=_natural)
     if not found:
-        raise LabelsError(f"{folder} has no images that match {images!r}. Expected images/ and labels/ with equal names.")
+        raise LabelsError(
+            f"{folder} has no images that match {images!r}. Expected images/ and labels/ with equal names."
+        )
     pairs = []
     for image in found:
         parent = glob.escape(image.parent.relative_to(folder).as_posix())
@@ -301,5 +318,5 @@ def _check(data: Data, config: TrainConfig) -> None:
                 f"no training pixel is labelled {item.name!r} ({names}). Expected some of every class. "
                 "Leave the class out with --classes, or add labels of it."
             )
-        if index and counts[index] < 100:
+        if index and counts[index] < _FEW:
             log.warning("Only %d training pixels are labelled %r.", counts[index], item.name)

@@ -26,6 +26,8 @@ class Ground:
 
     name: str
     """The file it comes from, for messages."""
+    source: str
+    """Short name of the source it belongs to, for scores."""
     data: np.ndarray
     """(C, H, W), the scene's own dtype."""
     valid: np.ndarray
@@ -47,15 +49,6 @@ class Ground:
     def reader(self) -> ArrayReader:
         """The pixels as tiles are read from."""
         return ArrayReader(self.data, self.valid, self.grid)
-
-    def crop(self, window: Window) -> "Ground":
-        """The part inside `window`, which lies inside the ground (views, not copies)."""
-        rows, cols = window.slices()
-        grid = Grid(window.shape, self.grid.window_transform(window), self.grid.crs)
-        return Ground(
-            self.name, self.data[:, rows, cols], self.valid[rows, cols], self.target[rows, cols],
-            grid, self.known, self.gsd, self.zoom, self.share,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +91,7 @@ def statistics(grounds: Sequence[Ground]) -> Statistics:
 
 
 class Samples(Dataset):
-    """An endless row of samples. Sample `index` depends on the seed and the index alone, so any run can be continued."""
+    """An endless row of samples; each depends on the seed and its index alone, so that any run can be continued."""
 
     def __init__(self, grounds: Sequence[Ground], *, tile_size: int, seed: int) -> None:
         """Samples of `tile_size` pixels a side from grounds that each hold a labelled pixel."""

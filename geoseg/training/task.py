@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from geoseg.config import TrainConfig
 from geoseg.errors import TrainingError
+from geoseg.losses import Mixture
 from geoseg.training.augment import change_light, turn_batch
 from geoseg.training.samples import IGNORED, Statistics
 
@@ -65,10 +67,15 @@ class Average:
 class Segmentation(LightningModule):
     """Trains a network on batches of `Samples`."""
 
+    low: Tensor
+    span: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
-        loss: nn.Module,
+        loss: Mixture,
         config: TrainConfig,
         known: Sequence[tuple[int, ...]],
         names: Sequence[str],
@@ -78,14 +85,14 @@ class Segmentation(LightningModule):
 
         Args:
             network: (N, C, H, W) -> (N, K, H, W) logits.
-            loss: Mixture of (logits, target) -> scalar.
+            loss: What is made small.
             config: The run.
             known: Per ground, the classes its labels tell apart.
             names: Per ground, the file to name when something goes wrong.
             normalisation: Of the training pixels.
         """
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.config, self.known, self.names = loss, config, list(known), list(names)
         self.average = Average(network, config.optimizer.ema)
         self.chance = Generator()
@@ -110,8 +117,8 @@ class Segmentation(LightningModule):
         image = image.sub_(self.mean).div_(self.std).masked_fill_(~valid[:, None], 0.0)
         return image.contiguous(memory_format=torch.channels_last), target.long()
 
-    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        """The loss of one batch.
+    def training_step(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+        """The loss of one batch, as `loss`, and its terms by name.
 
         Raises:
             TrainingError: If it is not finite; names the files the batch was cut from.
@@ -119,30 +126,31 @@ class Segmentation(LightningModule):
         self.chance.manual_seed(self.config.seed * 1_000_003 + self.global_step)
         image, target = self.prepare(batch)
         logits = self.network(image)
-        loss = self.partial_loss(logits, target, batch["ground"])
+        terms = self.partial_terms(logits, target, batch["ground"])
+        loss = self.loss.total(terms)
         if not torch.isfinite(loss):
             files = sorted({self.names[ground] for ground in batch["ground"].tolist()})
             raise TrainingError(
                 f"loss={float(loss)} in step {self.global_step + 1} (samples of {', '.join(files)}). Expected a finite "
                 f"number. Lower the learning rate (now {self.config.optimizer.lr:g}), or look at these files."
             )
-        return loss
+        return {"loss": loss} | {name: value.detach() for name, value in terms.items()}
 
-    def partial_loss(self, logits: Tensor, target: Tensor, grounds: Tensor) -> Tensor:
+    def partial_terms(self, logits: Tensor, target: Tensor, grounds: Tensor) -> dict[str, Tensor]:
         """Each group of samples whose labels know the same classes has its own loss; groups count by their samples."""
         known = [self.known[ground] for ground in grounds.tolist()]
-        total = logits.new_zeros((), dtype=torch.float32)
+        total = {name: logits.new_zeros((), dtype=torch.float32) for name in self.loss.factors}
         for group in sorted(set(known)):
             rows = torch.tensor([index for index, one in enumerate(known) if one == group], device=logits.device)
-            share = len(rows) / len(known)
-            total = total + share * self.loss(*merge_unknown(logits[rows].float(), target[rows], group))
+            terms = self.loss.terms(*merge_unknown(logits[rows].float(), target[rows], group))
+            total = {name: total[name] + value * (len(rows) / len(known)) for name, value in terms.items()}
         return total
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Take the step into the running average."""
         self.average.update(self.network)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; the rate climbs in a line, then falls along a cosine."""
         settings = self.config.optimizer
         # Biases and normalisation scales are not pulled to zero: it costs accuracy and gains nothing.
@@ -151,15 +159,17 @@ class Segmentation(LightningModule):
             {"params": [p for p in self.network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=settings.lr)
-        steps = self.config.epochs * self.config.steps_per_epoch
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, lambda step: rate(step, steps, settings.warmup)), "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": LambdaLR(optimizer, lambda step: rate(step, self.config.steps, settings.warmup)),
+                "interval": "step",
+            },
         }
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
-    """The share of the highest learning rate at a step: a line up over the share `warmup` of all steps, a cosine down."""
+    """The share of the highest learning rate at a step: a line up over the first `warmup`, then a cosine down."""
     climb = max(1, round(steps * warmup))
     if step < climb:
         return (step + 1) / climb

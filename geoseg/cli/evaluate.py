@@ -1,0 +1,121 @@
+"""`geoseg evaluate`: score a prediction against a reference."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geoseg.cli.options import READABLE, GeosegCommand, json_option, log_options
+
+if TYPE_CHECKING:
+    from geoseg.metrics import Scores
+
+NO = 3
+"""Exit code of the answer "no"."""
+
+
+class _WindowType(click.ParamType):
+    """COL,ROW,WIDTH,HEIGHT as a Window."""
+
+    name = "COL,ROW,WIDTH,HEIGHT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Four whole numbers, the last two at least 1."""
+        from geoseg.windows import Window
+
+        if isinstance(value, Window):
+            return value
+        try:
+            col, row, width, height = map(int, value.split(","))
+        except ValueError:
+            self.fail(
+                f"{value!r} is not COL,ROW,WIDTH,HEIGHT. Expected four whole numbers: 3072,0,1024,2048.", param, ctx
+            )
+        if min(col, row) < 0 or min(width, height) < 1:
+            self.fail(
+                f"{value!r} is empty or starts before the first pixel. Expected for example 0,0,512,512.", param, ctx
+            )
+        return Window(row=row, col=col, height=height, width=width)
+
+
+class _MinIoU(click.ParamType):
+    """0.5 for the mean, or building=0.5 for one class: (class or None, bound)."""
+
+    name = "[CLASS=]IOU"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A number in [0, 1], with or without a class."""
+        if isinstance(value, tuple):
+            return value
+        name, _, bound = value.rpartition("=")
+        try:
+            number = float(bound)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 1:
+            self.fail(f"{value!r}: expected an IoU from 0 to 1, or CLASS=IOU, for example building=0.5.", param, ctx)
+        return name or None, number
+
+
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty entry. Expected for example building,road.")
+    return names
+
+
+@click.command(cls=GeosegCommand, short_help="Score a prediction against a reference.")
+@click.argument("predicted", type=READABLE)
+@click.argument("reference", type=READABLE)
+@click.option(
+    "--classes",
+    callback=_names,
+    metavar="NAMES",
+    help="Classes to score: building,road. By default those that the reference has. If PREDICTED does not name its "
+    "classes: the names of its values 1, 2, ...",
+)
+@click.option("--class-field", metavar="NAME", help="Field of a vector reference that holds class names.")
+@click.option("--layer", metavar="NAME", help="Layer of a vector reference.  [default: all]")
+@click.option(
+    "--invalid-geometry",
+    type=click.Choice(["error", "fix", "skip"]),
+    default="error",
+    show_default=True,
+    help="What to do with invalid polygons of a vector reference.",
+)
+@click.option("--labelled-area", type=READABLE, metavar="FILE", help="Polygons outside of which nothing is known.")
+@click.option("--window", type=_WindowType(), help="Score only these pixels of the predicted raster.")
+@click.option(
+    "--min-iou",
+    type=_MinIoU(),
+    multiple=True,
+    help="Exit with 3 if the mean IoU, or the IoU of a class, is lower or cannot be had. May be repeated.",
+)
+@json_option
+@log_options
+@click.pass_context
+def evaluate(ctx: click.Context, as_json: bool, min_iou: tuple[tuple[str | None, float], ...], **options: Any) -> None:
+    """Score PREDICTED, a class raster, against REFERENCE: a class raster on the same pixels, or polygons.
+
+    One confusion matrix of all pixels gives IoU, F1 (Dice), precision, recall and specificity for each class, overall
+    and balanced accuracy, and kappa. Classes that the reference does not have are listed, and in no mean.
+    """
+    from geoseg.evaluate import evaluate as run
+
+    evaluation = run(options.pop("predicted"), options.pop("reference"), **options)
+    missed = [line for name, bound in min_iou if (line := _missed(evaluation.scores, name, bound))]
+    click.echo(json.dumps(evaluation.to_dict(), indent=2) if as_json else evaluation.table())
+    for line in missed:
+        click.echo(line, err=True)
+    if missed:
+        ctx.exit(NO)
+
+
+def _missed(scores: "Scores", name: str | None, bound: float) -> str | None:
+    """What to say if the bound is not met."""
+    what, iou = ("mean IoU", scores.mean_iou) if name is None else (f"IoU of {name}", scores[name].iou)
+    if iou is None:
+        return f"{what} cannot be had: nothing to compare. Expected at least {bound:g}."
+    return f"{what} is {iou:.4f}. Expected at least {bound:g}." if iou < bound else None

@@ -1,0 +1,125 @@
+"""Outputs: a set of files that appear together, complete, or not at all."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from geoseg.errors import OutputError, OutputExistsError, UsageError
+
+
+class Outputs:
+    """Names for a run's files: checked when made, written under temporary names, renamed together at the end.
+
+    Use as a context manager: what is not committed is removed. Temporary files lie in the folder of the file they
+    become, so that the rename cannot fail half-way over file systems.
+    """
+
+    def __init__(
+        self, paths: Mapping[str, Path], *, inputs: Iterable[str | Path] = (), overwrite: bool = False
+    ) -> None:
+        """Check every path before any work is done.
+
+        Args:
+            paths: File by name; the first is the main one and appears last.
+            inputs: Files that are read: none may be an output, also not through links.
+            overwrite: Whether files that exist may be replaced.
+
+        Raises:
+            UsageError: If two outputs are one file, or an output is an input.
+            OutputExistsError: If one exists, and `overwrite` is not given.
+            OutputError: If a folder is missing or not writable.
+        """
+        self._paths = {name: Path(path) for name, path in paths.items()}
+        self._overwrite = overwrite
+        self._staged: dict[Path, Path] = {}
+        read = [Path(path) for path in inputs]
+        for index, path in enumerate(self._paths.values()):
+            _check(path, read, overwrite)
+            for other in list(self._paths.values())[:index]:
+                if os.path.realpath(path) == os.path.realpath(other):
+                    raise UsageError(f"{path} is named for two outputs. Expected different files.")
+
+    def staged(self, name: str, side: str = "") -> Path:
+        """The temporary name to write output `name` under.
+
+        Args:
+            name: A key of `paths`.
+            side: Ending of a file that belongs beside it, such as ".aux.xml".
+        """
+        final = self._paths[name]
+        # One file per output and process, hidden, with the ending that drivers go by.
+        temporary = final.with_name(f".{final.stem}.{os.getpid()}.part{final.suffix}{side}")
+        self._staged[temporary] = final.with_name(final.name + side)
+        return temporary
+
+    def commit(self) -> None:
+        """Rename everything written: side files first, the main output last.
+
+        Raises:
+            OutputExistsError: If a file of that name has appeared since the start.
+            OutputError: If a rename fails.
+        """
+        last = next(iter(self._paths.values()))
+        for temporary, final in sorted(self._staged.items(), key=lambda pair: pair[1] == last):
+            try:
+                _sync(temporary)
+                _rename(temporary, final, self._overwrite)
+            except FileExistsError as err:
+                raise OutputExistsError(f"{final} has appeared during the run. Expected a free name.") from err
+            except OSError as err:
+                raise OutputError(f"{final} cannot be put in place ({err.strerror}).") from err
+        self._staged.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for temporary in self._staged:
+            temporary.unlink(missing_ok=True)
+
+
+def _check(path: Path, inputs: Iterable[Path], overwrite: bool) -> None:
+    try:
+        for source in inputs:
+            if path.exists() and source.exists() and path.samefile(source):
+                raise OutputExistsError(f"output {path} is the input {source}. Expected another name.")
+        if path.is_symlink() and not path.exists():
+            raise OutputExistsError(f"{path} is a link to nothing. Expected a free name.")
+        if path.exists():
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise OutputExistsError(f"{path} exists and is no regular file. Expected a free name.")
+            if not overwrite:
+                raise OutputExistsError(f"{path} exists. Expected a free name, or --overwrite to replace it.")
+        folder = path.parent
+        if not folder.is_dir():
+            raise OutputError(f"{path}: the folder {folder} does not exist. Expected an existing folder. Create it.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{path}: the folder {folder} is not writable. Expected a writable folder.")
+    except OSError as err:
+        if isinstance(err, OutputExistsError | OutputError):
+            raise
+        raise OutputError(f"{path} cannot be written ({err.strerror}). Expected a name in a writable folder.") from err
+
+
+def _rename(temporary: Path, final: Path, overwrite: bool) -> None:
+    if not overwrite:
+        try:
+            os.link(temporary, final)  # fails where the name is taken, unlike a rename
+        except OSError as err:
+            if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS) or final.exists():
+                raise
+        else:
+            temporary.unlink()
+            return
+    temporary.replace(final)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

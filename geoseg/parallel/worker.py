@@ -1,0 +1,96 @@
+"""What runs in a worker process: the task, and the life of a local worker."""
+
+import functools
+import logging
+import os
+import pickle
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SETTINGS: dict[str, Any] = {
+    "distributed.scheduler.worker-ttl": None,  # a death is seen at once; who computes for long is not dead
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.diagnostics.nvml": False,
+}
+"""Dask's settings for a cluster that nobody looks at."""
+
+_own_note: Path | None = None
+"""Where this process, if it is a local worker, says what it is at."""
+_loading = threading.Lock()
+
+
+def serve(address: str, folder: str) -> None:
+    """Be a local worker process, until the parent is gone or kills it.
+
+    Args:
+        address: Of the scheduler.
+        folder: For scratch files and notes; removed when the parent is gone.
+    """
+    global _own_note
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
+    import asyncio
+
+    import dask
+    from distributed import Worker
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+    _own_note = note_of(Path(folder), os.getpid())
+
+    async def work() -> None:
+        async with Worker(address, nthreads=1, memory_limit=0, host="127.0.0.1", local_directory=folder) as worker:
+            await worker.finished()
+
+    with dask.config.set(SETTINGS):
+        asyncio.run(work())
+
+
+def _leave_with_parent(folder: str) -> None:
+    os.read(0, 1)  # nothing more is ever written: this returns when the parent's end is closed
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def call(payload: bytes, item: bytes, name: str) -> Any:
+    """What a Dask task does: `func(item)`, with `func` unpickled, and the process set up, only once.
+
+    Args:
+        payload: Pickle of (pickle of setup, func).
+        item: Pickle of the item.
+        name: Of the item, noted in case it ends this process.
+    """
+    if _own_note:
+        _own_note.write_text(name)
+    try:
+        with _loading:
+            func = _load(payload)
+        return func(pickle.loads(item))  # noqa: S301 - from our own parent
+    except (KeyboardInterrupt, SystemExit) as err:  # would end the worker, and the next one
+        raise RuntimeError(f"it raised {err!r}") from err
+    finally:
+        if _own_note:
+            _own_note.write_text("")
+
+
+@functools.lru_cache(maxsize=2)  # a worker of a lasting cluster must not keep the models of all runs
+def _load(payload: bytes) -> Callable[[Any], Any]:
+    setup, func = pickle.loads(payload)  # noqa: S301
+    _set_up(setup)
+    return func
+
+
+@functools.cache
+def _set_up(setup: bytes) -> None:
+    if (prepare := pickle.loads(setup)) is not None:  # noqa: S301
+        prepare()
+
+
+def note_of(folder: Path, pid: int) -> Path:
+    """The file in which local worker `pid` keeps the name of the item it is at; empty at rest."""
+    return folder / f"{pid}.item"

@@ -1,0 +1,6 @@
+"""Class raster -> polygons -> GeoPackage."""
+
+from geoseg.vectors.layer import layer_name, write_layers
+from geoseg.vectors.polygonize import polygonize
+
+__all__ = ["layer_name", "polygonize", "write_layers"]

@@ -1,0 +1,87 @@
+"""Run by QGIS's own Python: open a class raster and a GeoPackage as a user does, and say what QGIS made of them.
+
+python3 qgis_probe.py RASTER GPKG FOLDER: JSON on stdout; raster.png, vectors.png and both.png in FOLDER.
+"""
+
+import json
+import os
+import sys
+
+from qgis.core import (
+    QgsApplication,
+    QgsMapRendererParallelJob,
+    QgsMapSettings,
+    QgsProviderRegistry,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtCore import QSize
+from qgis.PyQt.QtGui import QColor
+
+
+def describe(layer):
+    extent = layer.extent()
+    return {
+        "valid": layer.isValid(),
+        "crs": layer.crs().authid(),
+        "extent": [extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum()],
+        "renderer": layer.renderer().type(),
+    }
+
+
+def describe_raster(layer):
+    provider, renderer = layer.dataProvider(), layer.renderer()
+    classes = renderer.classes() if renderer.type() == "paletted" else []
+    return {
+        **describe(layer),
+        "nodata": provider.sourceNoDataValue(1) if provider.sourceHasNoDataValue(1) else None,
+        "classes": {int(entry.value): [entry.label, entry.color.name()] for entry in classes},
+    }
+
+
+def describe_vector(layer):
+    symbol = layer.renderer().symbol()
+    return {
+        **describe(layer),
+        "features": layer.featureCount(),
+        "color": symbol.color().name(),
+        "alpha": symbol.color().alpha(),
+        "outline": symbol.symbolLayer(0).strokeColor().name(),
+        "labels": layer.labelsEnabled(),
+        "all valid": all(feature.geometry().isGeosValid() for feature in layer.getFeatures()),
+    }
+
+
+def draw(layers, extent, path):
+    settings = QgsMapSettings()
+    settings.setLayers(layers)
+    settings.setExtent(extent)
+    settings.setDestinationCrs(layers[-1].crs())
+    settings.setOutputSize(QSize(800, 600))
+    settings.setBackgroundColor(QColor("white"))
+    job = QgsMapRendererParallelJob(settings)
+    job.start()
+    job.waitForFinished()
+    job.renderedImage().save(path)
+
+
+def main(raster_path, vector_path, folder):
+    raster = QgsRasterLayer(raster_path, "classes")
+    vectors = {}
+    for sublayer in QgsProviderRegistry.instance().querySublayers(vector_path):
+        layer = QgsVectorLayer(sublayer.uri(), sublayer.name(), "ogr")
+        if layer.isSpatial():
+            vectors[sublayer.name()] = layer
+    draw([raster], raster.extent(), f"{folder}/raster.png")
+    draw([*vectors.values()], raster.extent(), f"{folder}/vectors.png")
+    draw([*vectors.values(), raster], raster.extent(), f"{folder}/both.png")
+    found = {name: describe_vector(layer) for name, layer in vectors.items()}
+    print(json.dumps({"raster": describe_raster(raster), "vectors": found}), flush=True)
+
+
+if __name__ == "__main__":
+    QgsApplication.setPrefixPath("/usr", True)
+    application = QgsApplication([], False)
+    application.initQgis()
+    main(*sys.argv[1:])
+    os._exit(0)  # not exitQgis: it crashes while Python still holds layers

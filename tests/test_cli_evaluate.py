@@ -1,0 +1,117 @@
+"""`geoseg evaluate`: what is printed where, and the exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from click.testing import CliRunner, Result
+
+from geoseg.cli.main import geoseg
+
+
+def write_raster(path: Path, values: np.ndarray) -> Path:
+    transform = Affine.translation(500_000, 9_000_000) @ Affine.scale(0.5, -0.5)
+    height, width = values.shape
+    profile = {
+        "driver": "GTiff",
+        "count": 1,
+        "dtype": "uint8",
+        "nodata": 255,
+        "crs": "EPSG:32637",
+        "transform": transform,
+    }
+    with rasterio.open(path, "w", height=height, width=width, **profile) as dataset:
+        dataset.write(values, 1)
+    return path
+
+
+@pytest.fixture
+def rasters(tmp_path) -> tuple[str, str]:
+    """Half of the four building pixels are found."""
+    target = np.zeros((6, 8), np.uint8)
+    target[1:3, 1:3] = 1
+    predicted = target.copy()
+    predicted[1, :] = 0
+    return str(write_raster(tmp_path / "predicted.tif", predicted)), str(write_raster(tmp_path / "target.tif", target))
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(geoseg, ["evaluate", *args])
+
+
+def test_table_on_stdout(rasters):
+    result = run(*rasters, "--classes", "building")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["building", "0.5000", "0.6667", "1.0000", "0.5000", "1.0000", "4", "2"] in lines
+    assert "48 pixels scored" in result.stdout
+
+
+def test_json(rasters):
+    result = run(*rasters, "--classes", "building,road", "--json", "--window", "0,2,8,3")
+    assert result.exit_code == 0
+    values = json.loads(result.stdout)
+    assert values["classes"]["building"]["iou"] == 1
+    assert values["absent"] == ["road"]
+    assert values["window"] == [0, 2, 8, 3]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "code", "message"),
+    [
+        (["0.7"], 0, ""),
+        (["0.75"], 3, "mean IoU is 0.7283. Expected at least 0.75."),
+        (["building=0.5"], 0, ""),
+        (["background=0.9", "building=0.6"], 3, "IoU of building is 0.5000. Expected at least 0.6."),
+        (["road=0.1"], 3, "IoU of road cannot be had"),
+        (["hut=0.1"], 2, "class='hut' is not scored. Expected one of background, building, road."),
+        (["1.5"], 2, "expected an IoU from 0 to 1"),
+        (["building="], 2, "expected an IoU from 0 to 1"),
+    ],
+)
+def test_min_iou(rasters, bounds, code, message):
+    options = [word for bound in bounds for word in ("--min-iou", bound)]
+    result = run(*rasters, "--classes", "building,road", *options)
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--window", "1,2,3"], "is not COL,ROW,WIDTH,HEIGHT"),
+        (["--window", "0,0,0,4"], "is empty"),
+        (["--window", "-1,0,2,2"], "starts before the first pixel"),
+        (["--window", "0,0,9,6"], "sticks out of"),
+        (["--classes", "building,"], "has an empty entry"),
+        (["--invalid-geometry", "mend"], "'mend' is not one of"),
+    ],
+)
+def test_wrong_use(rasters, option, message):
+    result = run(*rasters, "--classes", "building", *option)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_bad_input_is_one_line(rasters, tmp_path):
+    result = run(rasters[0], str(tmp_path / "missing.tif"), "--classes", "building")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [f"Error: {tmp_path / 'missing.tif'} does not exist. Check the path."]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from geoseg.cli.main import geoseg; geoseg(['evaluate', '--help'], standalone_mode=False); "
+        "print([name for name in ('torch', 'rasterio', 'dask', 'geopandas', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--min-iou" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

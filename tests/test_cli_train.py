@@ -1,0 +1,131 @@
+"""`geoseg train`: what is printed where, and how wrong use is answered."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from test_grounds import write_boxes, write_folder, write_raster
+
+from geoseg.checkpoint import load_checkpoint
+from geoseg.cli.main import geoseg
+from geoseg.config import load_config
+
+SMALL = [
+    *("--tile-size", "32", "--batch-size", "2", "--epochs", "1", "--device", "cpu"),
+    *("--set", "steps_per_epoch=2", "--set", "arch_args={width: 4, depth: 2}", "--set", "cell_side=64"),
+]
+
+
+@pytest.fixture
+def tiles(tmp_path) -> Path:
+    return write_folder(tmp_path / "tiles")
+
+
+def call(*args: object) -> Result:
+    return CliRunner().invoke(geoseg, ["train", *map(str, args)])
+
+
+def test_it_prints_the_checkpoint_on_stdout_and_epochs_on_stderr(tiles, tmp_path):
+    run = tmp_path / "run"
+    result = call(tiles, "-o", run, "--classes", "background,building", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(run / "model.safetensors")
+    assert "epoch 1/1  loss " in result.stderr
+    assert "building 0." in result.stderr
+    assert load_checkpoint(run / "model.safetensors").header.cell_side == 64
+
+
+def test_quiet_says_nothing_but_the_path(tiles, tmp_path):
+    result = call(tiles, "-o", tmp_path / "run", "--classes", "background,building", "-q", *SMALL)
+    assert result.output.strip() == str(tmp_path / "run" / "model.safetensors")
+
+
+def test_flags_win_over_the_file_and_set_wins_over_flags(tiles, tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text(
+        "classes: [{name: background}, {name: building}]\nepochs: 3\nseed: 4\noptimizer: {lr: 0.5, clip: 7}\n"
+    )
+    args = ("--config", file, "--lr", "0.25", "--loss", "focal:1,dice:2", "--val", "0.4", "--set", "seed=9")
+    result = call(tiles, "-o", tmp_path / "run", *args, *SMALL)
+    assert result.exit_code == 0, result.output
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert (config.epochs, config.seed, config.optimizer.lr, config.optimizer.clip) == (1, 9, 0.25, 7)
+    assert (config.loss, config.data.val) == ("focal:1,dice:2", 0.4)
+    assert config.data.sources[0].folder == str(tiles)
+
+
+def test_a_scene_with_labels_and_area(tmp_path):
+    import numpy as np
+
+    image = write_raster(
+        tmp_path / "scene.tif", np.random.default_rng(0).integers(0, 255, (3, 67, 101), dtype=np.uint8)
+    )
+    labels = write_boxes(tmp_path / "labels.geojson", [(10, 10, 20, 20), (85, 30, 95, 40)], ["building", "building"])
+    area = write_boxes(tmp_path / "area.geojson", [(5, 5, 98, 60)])
+    args = ("--labels", labels, "--labelled-area", area, "--class-field", "kind", "--classes", "background,building")
+    result = call(image, "-o", tmp_path / "run", *args, *SMALL)
+    assert result.exit_code == 0, result.output
+    (source,) = load_config(tmp_path / "run" / "config.yaml").data.sources
+    assert (source.scene, source.labelled_area, source.class_field) == (str(image), str(area), "kind")
+
+
+def test_a_run_goes_on_from_a_checkpoint_with_its_classes(tiles, tmp_path):
+    first = call(tiles, "-o", tmp_path / "a", "--classes", "background,building", *SMALL)
+    second = call(
+        tiles, "-o", tmp_path / "b", "--init", first.stdout.strip(), "--epochs", 1, "--set", "steps_per_epoch=1", "-q"
+    )
+    assert second.exit_code == 0, second.output
+    header = load_checkpoint(tmp_path / "b" / "model.safetensors").header
+    assert header.arch_args == {"width": 4, "depth": 2}
+    assert len(header.classes) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        ((), 2, "nothing to learn from"),
+        (("--labels", "x.gpkg"), 2, "--labels without a scene"),
+        (("{tiles}", "--labels", "x.gpkg"), 2, "is a folder, which has its own labels/"),
+        (("missing.tif",), 2, "is no folder"),
+        (("missing.tif", "--labels", "x.gpkg"), 1, "missing.tif"),
+        (("{tiles}", "--arch", "unett"), 2, "Did you mean 'unet'?"),
+        (("{tiles}", "--loss", "focall"), 2, "Did you mean 'focal'?"),
+        (("{tiles}", "--init", "unett"), 2, "unett"),
+        (("{tiles}", "--config", "missing.yaml"), 2, "missing.yaml is not a file"),
+        (("{tiles}", "--set", "epochss=3"), 2, "Did you mean epochs?"),
+        (("{tiles}", "--set", "epochs"), 2, "Expected key=value"),
+        (("{tiles}", "--epochs", "0"), 2, "0 is not in the range"),
+        (("{tiles}", "--classes", "background,,road"), 2, "classes[1].name"),
+        (("{tiles}", "--device", "gpu"), 1, "device='gpu'"),
+        (("{tiles}",), 1, "no training pixel is labelled 'road'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_leaves_nothing(tiles, tmp_path, args, code, said):
+    args = [str(arg).format(tiles=tiles) for arg in args]
+    result = call(*args, "-o", tmp_path / "run")
+    assert result.exit_code == code, result.output
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_kept(tiles, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").write_text("x")
+    result = call(tiles, "-o", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "--overwrite" in result.stderr
+    assert [item.name for item in (tmp_path / "run").iterdir()] == ["precious"]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from geoseg.cli.main import geoseg; geoseg(['train', '--help'], standalone_mode=False);"
+        "heavy = {'torch', 'rasterio', 'dask', 'lightning', 'pydantic', 'numpy'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--labelled-area" in done.stdout

@@ -1,0 +1,199 @@
+"""The configuration: strict, and every refusal names file, key and what was expected."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geoseg.config import (
+    PALETTE,
+    TRAINING_SEEDS,
+    FolderSource,
+    SceneSource,
+    TownSource,
+    TrainConfig,
+    dump_config,
+    load_config,
+    parse_change,
+    resolve_path,
+    windows,
+)
+from geoseg.errors import ConfigError
+from geoseg.windows import Window
+
+CONFIGS = sorted(Path("configs").glob("*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "some.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_read_and_survives_being_written_out(path, tmp_path):
+    config = load_config(path)
+    assert config.data.sources or path.stem == "unet_buildings"
+    assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+def test_the_shipped_configs_are_there():
+    assert {path.stem for path in CONFIGS} >= {"unet_builtin", "unet_buildings"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optimizer: {lrr: 1}", "optimizer.lrr is no key that geoseg knows. Did you mean lr? Expected one of lr,"),
+        ("tile_sise: 3", "tile_sise is no key that geoseg knows. Did you mean tile_size?"),
+        ("data: {sources: [{scene: a.tif, labels: b, trian: []}]}", "data.sources[0].trian is no key .* mean train?"),
+        ("data: {sources: [{folder: a, class: tree}]}", "data.sources[0].class is no key"),
+        ("classes: [{name: a}, {nam: b}]", "classes[1].name is wrong"),
+        (
+            "classes: [{name: a}, {name: b, colr: red}]",
+            "classes[1].colr is no key that geoseg knows. Did you mean color",
+        ),
+        ("optimizer: {lr: -1}", "optimizer.lr=-1 is wrong. Expected: input should be greater than 0"),
+        ("optimizer: {lr: .nan}", "optimizer.lr=nan is wrong. Expected: input should be a finite number"),
+        ("optimizer: {lr: .inf}", "optimizer.lr=inf is wrong. Expected: input should be a finite number"),
+        ("epochs: 0", "epochs=0 is wrong"),
+        ("epochs: many", "epochs='many' is wrong. Expected: input should be a valid integer"),
+        ("arch: a\narch: b", "line 2 has the key 'arch' a second time"),
+        ("data: {sources: [{folder: a, folder: b}]}", "line 1 has the key 'folder' a second time"),
+        ("loss: &a x\narch: *a", "line 2 has an alias"),
+        ("loss: [", "is no YAML"),
+        ("- 1", "holds a list. Expected keys and values"),
+        ("? [1]\n: 2", "key"),
+        ("arch: !!python/object/apply:os.system [ls]", "is no YAML: could not determine a constructor"),
+        ("data: {sources: [{scenery: a.tif}]}", "data.sources[0].* has one of the keys scene, folder, synthetic"),
+        ("data: {sources: [{scene: a.tif}]}", "data.sources[0].labels is wrong. Expected: field required"),
+        ("data: {sources: [{scene: a.tif, labels: b, class: tree}]}", "names class 'tree'. Expected one of background"),
+        ("data: {sources: [{folder: a, known: [tree]}]}", "names class 'tree'"),
+        ("data: {sources: [{folder: a, values: {7: tree}}]}", "names class 'tree'"),
+        ("classes: [{name: a}, {name: a}]", "classes has a name twice"),
+        ("classes: [{name: a}]", "classes is wrong"),
+        ("augmentation: {zoom: [2, 1]}", "a range runs downwards"),
+        (f"data: {{sources: [{{synthetic: 1, seed: {TRAINING_SEEDS}}}]}}", "data.sources[0].seed=1000000 is wrong"),
+        (f"data: {{sources: [{{synthetic: 2, seed: {TRAINING_SEEDS - 1}}}]}}", "seeds of data.sources[0]"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_key(tmp_path, text, said):
+    import re
+
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)), message
+    pattern = re.escape(said).replace(re.escape(".*"), ".*")
+    assert re.search(pattern, message), message
+    assert "\n" not in message
+
+
+def test_an_alias_bomb_costs_nothing(tmp_path):
+    bomb = "a: &a [x]\n" + "".join(
+        f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)
+    )
+    with pytest.raises(ConfigError, match="alias"):
+        load_config(write(tmp_path, bomb))
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_a_missing_file_or_a_folder_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="is not a file"):
+        load_config(tmp_path / name)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "some.yaml").write_bytes(b"\xff\xfe\x00arch")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "some.yaml")
+
+
+def test_deep_nesting_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="is no YAML"):
+        load_config(write(tmp_path, "a: " + "[" * 20_000))
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path):
+    assert load_config(write(tmp_path, "# nothing\n")) == load_config(None) == TrainConfig()
+
+
+def test_exponents_are_numbers_as_people_write_them(tmp_path):
+    assert load_config(write(tmp_path, "optimizer: {lr: 1e-3}")).optimizer.lr == 1e-3
+
+
+def test_changes_win_over_the_file(tmp_path):
+    path = write(tmp_path, "epochs: 3\noptimizer: {lr: 0.1, clip: 2}")
+    config = load_config(path, {"optimizer.lr": 0.5, "data.val": 0.1})
+    assert (config.epochs, config.optimizer.lr, config.optimizer.clip, config.data.val) == (3, 0.5, 2, 0.1)
+
+
+def test_a_change_below_a_value_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"epochs\.x: epochs has no keys"):
+        load_config(write(tmp_path, "epochs: 3"), {"epochs.x": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("optimizer.lr=1e-3", ("optimizer.lr", 1e-3)),
+        ("loss=focal:1,dice:2", ("loss", "focal:1,dice:2")),
+        ("augmentation.zoom=[1, 2]", ("augmentation.zoom", [1, 2])),
+    ],
+)
+def test_changes_are_read_as_yaml(text, pair):
+    assert parse_change(text) == pair
+
+
+@pytest.mark.parametrize("text", ["", "lr", "=3"])
+def test_a_change_without_key_or_value_is_refused(text):
+    with pytest.raises(ConfigError, match="Expected key=value"):
+        parse_change(text)
+
+
+def test_paths_start_from_the_folder_of_the_file_unless_a_variable_does(tmp_path, monkeypatch):
+    text = """
+data:
+  sources:
+    - {scene: a.tif, labels: /b.gpkg, labelled_area: "${GEOSEG_DATA}/c.gpkg"}
+    - {folder: tiles, images: "img/*", labels: "lab/{stem}.png"}
+"""
+    scene, folder = load_config(write(tmp_path, text)).data.sources
+    assert isinstance(scene, SceneSource)
+    assert (scene.scene, scene.labels) == (str(tmp_path / "a.tif"), "/b.gpkg")
+    assert isinstance(folder, FolderSource)
+    assert (folder.folder, folder.labels) == (str(tmp_path / "tiles"), "lab/{stem}.png")
+    monkeypatch.setenv("GEOSEG_DATA", "/here")
+    assert resolve_path(scene.labelled_area) == Path("/here/c.gpkg")
+    monkeypatch.delenv("GEOSEG_DATA")
+    with pytest.raises(ConfigError, match="GEOSEG_DATA, which is not set"):
+        resolve_path(scene.labelled_area)
+
+
+def test_classes_without_a_colour_take_one_from_the_palette():
+    config = load_config(None, {"classes": [{"name": "a"}, {"name": "b", "color": "#00ff00"}]})
+    assert config.class_names == ("a", "b")
+    assert config.class_colors == (PALETTE[0], "#00ff00")
+
+
+def test_boxes_become_windows_and_empty_ones_are_refused():
+    assert windows([(2, 1, 5, 9)]) == (Window(row=1, col=2, height=8, width=3),)
+    with pytest.raises(ConfigError, match=r"window \[5, 1, 5, 9\] is empty"):
+        windows([(5, 1, 5, 9)])
+
+
+def test_towns_for_training_keep_clear_of_the_demo(tmp_path):
+    (source,) = load_config(write(tmp_path, "data: {sources: [{synthetic: 2}]}")).data.sources
+    assert isinstance(source, TownSource)
+    assert source.seed + source.synthetic < TRAINING_SEEDS
+
+
+@given(st.text(max_size=60))
+def test_any_text_gives_a_config_or_one_line(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    with contextlib.suppress(ConfigError):
+        load_config(path)

@@ -1,0 +1,413 @@
+"""The task and the fit: what a step learns, what a run folder holds, and how a run ends badly."""
+
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_grounds import write_boxes, write_folder, write_raster
+from torch import nn
+
+from geoseg.checkpoint import load_checkpoint, save_checkpoint
+from geoseg.config import load_config
+from geoseg.errors import OutputError, OutputExistsError, TrainingError, UsageError
+from geoseg.losses import parse_mixture
+from geoseg.predict import Placement
+from geoseg.training import fit
+from geoseg.training.fit import Epoch, check_run, checkpoint_keys, mean_foreground, train, validate
+from geoseg.training.samples import IGNORED, Statistics
+from geoseg.training.task import Average, Segmentation, merge_unknown, rate
+
+TINY = {
+    "arch_args": {"width": 4, "depth": 2},
+    "classes": [{"name": "background"}, {"name": "building"}],
+    "epochs": 2,
+    "steps_per_epoch": 3,
+    "batch_size": 2,
+    "tile_size": 32,
+    "cell_side": 64,
+    "optimizer.ema": 0.5,
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in one order, whatever the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiles(tmp_path) -> Path:
+    return write_folder(tmp_path / "tiles")
+
+
+def tiny(folder: Path, **changes):
+    return load_config(None, TINY | {"data.sources": [{"folder": str(folder)}]} | changes)
+
+
+# --- partial labels
+
+
+@given(seed=st.integers(0, 99), classes=st.integers(3, 6), data=st.data())
+def test_merged_logits_give_the_sum_of_the_probabilities(seed, classes, data):
+    known = sorted(data.draw(st.sets(st.integers(0, classes - 1), max_size=classes - 2)))
+    others = [index for index in range(classes) if index not in known]
+    logits = torch.randn(2, classes, 3, 4, generator=torch.Generator().manual_seed(seed))
+    target = torch.randint(classes, (2, 3, 4), generator=torch.Generator().manual_seed(seed))
+    target[0, 0, 0] = IGNORED
+    merged, place = merge_unknown(logits, target, known)
+    probs, all_probs = merged.softmax(1), logits.softmax(1)
+    torch.testing.assert_close(probs[:, :-1], all_probs[:, known])
+    torch.testing.assert_close(probs[:, -1], all_probs[:, others].sum(1))
+    for index, value in enumerate(known):
+        assert ((place == index) == (target == value)).all()
+    assert ((place == IGNORED) == (target == IGNORED)).all()
+    assert int(place[place != IGNORED].max()) <= len(known)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal", "dice", "tversky", "lovasz"])
+def test_a_loss_says_nothing_about_which_of_the_merged_classes_it_is(loss):
+    logits = torch.randn(1, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(4, (1, 5, 5))
+    value = parse_mixture(loss)(*merge_unknown(logits, target, (1,)))
+    (gradient,) = torch.autograd.grad(value, logits)
+    others = [0, 2, 3]
+    share = logits.detach()[:, others].softmax(1)
+    # Any change of these logits that keeps the sum of their probabilities is, to first order, no change of the loss.
+    move = torch.randn(1, 3, 5, 5, dtype=torch.float64)
+    move -= (move * share).sum(1, keepdim=True)
+    assert (gradient[:, others] * move).sum().abs() < 1e-6 * gradient.abs().max().clamp_min(1e-9)
+    swapped = logits.detach()[:, [2, 1, 0, 3]]
+    assert float(parse_mixture(loss)(*merge_unknown(swapped, target, (1,)))) == pytest.approx(
+        float(value.detach()), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("known", [(0, 1, 2), (0, 2), (1, 2)])
+def test_labels_that_leave_at_most_one_class_open_are_taken_as_they_are(known):
+    logits, target = torch.randn(1, 3, 2, 2), torch.randint(3, (1, 2, 2))
+    merged, place = merge_unknown(logits, target, known)
+    assert merged is logits
+    assert place is target
+
+
+def make_task(known=((0, 1, 2),), **changes) -> Segmentation:
+    config = load_config(None, {"classes": [{"name": name} for name in "abc"]} | changes)
+    network = nn.Conv2d(2, 3, 1)
+    normalisation = Statistics((10.0, 20.0), (2.0, 4.0), ((0.0, 100.0), (0.0, 200.0)))
+    names = [f"{index}.tif" for index in range(len(known))]
+    return Segmentation(network, parse_mixture(config.loss), config, known, names, normalisation)
+
+
+def test_groups_of_a_batch_count_by_their_samples():
+    task = make_task([(0, 1, 2), (1,)], loss="cross_entropy:2")
+    logits, target = torch.randn(4, 3, 5, 5), torch.randint(3, (4, 5, 5))
+    found = task.loss.total(task.partial_terms(logits, target, torch.tensor([0, 1, 0, 0])))
+    whole, part = torch.tensor([0, 2, 3]), torch.tensor([1])
+    full = task.loss(logits[whole], target[whole])
+    merged = task.loss(*merge_unknown(logits[part], target[part], (1,)))
+    torch.testing.assert_close(found, 0.75 * full + 0.25 * merged)
+
+
+# --- the batch
+
+
+def test_a_batch_without_changes_is_normalised_as_in_prediction():
+    from geoseg.batches import Tile, to_batch
+
+    still = {"augmentation": {"flips": False} | dict.fromkeys(["contrast", "gamma", "color", "noise", "blur"], 0)}
+    task = make_task(**still | {"augmentation.brightness": 0})
+    data = np.random.default_rng(0).integers(1, 99, (2, 4, 4)).astype(np.uint8)
+    valid = np.ones((4, 4), bool)
+    valid[1, 2] = False
+    batch = {
+        "image": torch.from_numpy(data)[None],
+        "target": torch.zeros(1, 4, 4, dtype=torch.uint8),
+        "valid": torch.from_numpy(valid)[None],
+    }
+    image, target = task.prepare(batch)
+    wanted = to_batch([Tile(data, valid)], (10.0, 20.0), (2.0, 4.0), torch.float32)
+    torch.testing.assert_close(image, wanted, atol=1e-4, rtol=1e-4)
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    assert target.dtype == torch.int64
+
+
+# --- rate and average
+
+
+def test_the_rate_climbs_in_a_line_and_falls_along_a_cosine():
+    rates = [rate(step, 100, 0.1) for step in range(101)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert rates[10] == 1
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert rate(0, 1, 0.0) == 1
+
+
+def test_the_average_follows_the_network_and_its_statistics():
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = Average(network, 0.9)
+    with torch.no_grad():
+        network[0].weight.fill_(5.0)
+        network[1].running_mean.fill_(3.0)
+        network[1].num_batches_tracked.fill_(7)
+    for _ in range(300):
+        average.update(network)
+    torch.testing.assert_close(average.network[0].weight, torch.full((2, 2), 5.0))
+    torch.testing.assert_close(average.network[1].running_mean, torch.full((2,), 3.0))
+    assert int(average.network[1].num_batches_tracked) == 7
+
+
+def test_without_decay_the_average_is_the_network():
+    network = nn.Linear(2, 2)
+    average = Average(network, 0.0)
+    with torch.no_grad():
+        network.weight.add_(1)
+    average.update(network)
+    torch.testing.assert_close(average.network.weight, network.weight)
+
+
+# --- a run
+
+
+def test_a_run_folder_holds_checkpoint_config_and_metrics(tiles, tmp_path):
+    seen: list[Epoch] = []
+    config = tiny(tiles, licence="CC0-1.0", origin="drawn")
+    path = train(config, tmp_path / "run", on_epoch=seen.append)
+    assert {item.name for item in (tmp_path / "run").iterdir()} == {"model.safetensors", "config.yaml", "metrics.csv"}
+    header = load_checkpoint(path).header
+    assert [item.name for item in header.classes] == ["background", "building"]
+    assert (header.arch, header.arch_args, header.stride, header.receptive_radius) == (
+        "unet",
+        {"width": 4, "depth": 2},
+        4,
+        23,
+    )
+    assert (header.dtype, header.cell_side, header.licence, header.origin) == ("uint8", 64, "CC0-1.0", "drawn")
+    assert len(header.mean) == len(header.bands) == 3
+    assert header.gsd.min < 0.5 < header.gsd.max
+    assert set(header.metrics["iou"]) == {"all", "tiles"}
+    assert load_config(tmp_path / "run" / "config.yaml") == config
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert set(rows[0]) >= {
+        "loss",
+        "cross_entropy",
+        "dice",
+        "lr",
+        "iou_building",
+        "iou_mean",
+        "samples_per_s",
+        "seconds",
+    }
+    assert [epoch.number for epoch in seen] == [1, 2]
+    assert seen[0].saved
+
+
+def test_the_same_run_gives_the_same_bytes(tiles, tmp_path):
+    first, second = (train(tiny(tiles), tmp_path / name).read_bytes() for name in "ab")
+    assert first == second
+    assert first != train(tiny(tiles, seed=1), tmp_path / "c").read_bytes()
+
+
+def test_it_learns(tmp_path):
+    """Bright squares on dark ground."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(20, 80, (3, 160, 192), dtype=np.uint8)
+    boxes = []
+    for row in range(8, 150, 24):
+        for col in range(8, 180, 24):
+            data[:, row : row + 9, col : col + 11] += 120
+            boxes.append((col, row, col + 11, row + 9))
+    image = write_raster(tmp_path / "scene.tif", data)
+    labels = write_boxes(tmp_path / "labels.geojson", boxes)
+    seen: list[Epoch] = []
+    changes = {"epochs": 3, "steps_per_epoch": 25, "batch_size": 4, "tile_size": 48, "optimizer.lr": 0.01}
+    config = load_config(None, TINY | changes | {"data.sources": [{"scene": str(image), "labels": str(labels)}]})
+    train(config, tmp_path / "run", on_epoch=seen.append)
+    assert seen[-1].iou["building"] > 0.8
+    assert seen[-1].loss < seen[0].loss
+
+
+def test_without_validation_ground_the_last_epoch_stays(tiles, tmp_path):
+    seen: list[Epoch] = []
+    source = {"folder": str(tiles), "split": "train"}
+    path = train(tiny(tiles, **{"data.sources": [source]}), tmp_path / "run", on_epoch=seen.append)
+    assert all(epoch.saved and epoch.mean_iou is None for epoch in seen)
+    assert load_checkpoint(path).header.metrics == {"iou": {}}
+
+
+def test_partial_labels_are_scored_on_what_they_know(tiles):
+    from geoseg.training.grounds import load_data
+
+    classes = [{"name": name} for name in ("background", "building", "road")]
+    source = {"folder": str(tiles), "known": ["building"], "split": "val"}
+    other = {"synthetic": 1, "size": 96, "gsd_range": [0.5, 0.5]}
+    data = load_data(load_config(None, {"data.sources": [source, other], "classes": classes}))
+
+    class Roads(nn.Module):
+        """Road everywhere."""
+
+        stride, bounded = 1, True
+
+        def forward(self, image):
+            return torch.tensor([0.0, 0.0, 5.0]).view(1, 3, 1, 1).expand(len(image), 3, *image.shape[2:])
+
+    from geoseg.checkpoint import ClassInfo, Head, Header
+
+    infos = tuple(ClassInfo(name=item["name"], color="#000000") for item in classes)
+    header = Header(
+        arch="unet", bands=("r", "g", "b"), mean=(0.0,) * 3, std=(1.0,) * 3, value_range=((0.0, 1.0),) * 3,
+        dtype="uint8", heads={"main": Head(classes=infos)}, cell_side=64, stride=1, receptive_radius=0,
+    )  # fmt: skip
+    scores = validate(Roads(), header, data.val, Placement(device="cpu", precision="float32"))
+    # Where roads are not known they are no false alarm: every pixel but the buildings is right.
+    assert scores["tiles"]["road"] is None
+    assert scores["tiles"]["building"] == 0
+    assert scores["tiles"]["background"] == pytest.approx(1 - 64 / (24 * 20))
+
+
+def test_the_mean_is_over_the_classes_there_are():
+    assert mean_foreground({"background": 0.9, "building": 0.5, "road": None, "tree": 0.1}) == pytest.approx(0.3)
+    assert mean_foreground({"background": 0.9, "building": None}) is None
+    assert mean_foreground({}) is None
+
+
+# --- starting from a checkpoint
+
+
+def test_a_run_starts_from_a_checkpoint_and_keeps_its_normalisation(tiles, tmp_path):
+    first = train(tiny(tiles), tmp_path / "first")
+    start = load_checkpoint(first)
+    header = start.header.model_copy(update={"mean": (1.0, 2.0, 3.0)})
+    save_checkpoint(tmp_path / "other.safetensors", header, start.state_dict)
+    config = tiny(tiles, epochs=1, steps_per_epoch=1, **{"optimizer.lr": 1e-12})
+    second = load_checkpoint(train(config, tmp_path / "second", init=str(tmp_path / "other.safetensors")))
+    assert second.header.mean == (1.0, 2.0, 3.0)
+    for name, tensor in start.state_dict.items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(second.state_dict[name], tensor, atol=1e-3, rtol=1e-3)
+    keys = checkpoint_keys(str(first))
+    assert keys["arch_args"] == {"width": 4, "depth": 2}
+    assert [item["name"] for item in keys["classes"]] == ["background", "building"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arch_args": {"width": 5, "depth": 2}}, "architecture"),
+        ({"classes": [{"name": "background"}, {"name": "roof"}]}, "classes"),
+    ],
+)
+def test_a_checkpoint_of_another_shape_is_refused(tiles, tmp_path, changes, said):
+    path = train(tiny(tiles), tmp_path / "first")
+    with pytest.raises(UsageError, match=f"the checkpoint's {said} is"):
+        train(tiny(tiles, **changes), tmp_path / "second", init=str(path))
+    assert not (tmp_path / "second").exists()
+
+
+# --- runs that end badly
+
+
+def test_an_existing_run_is_kept_unless_replacing_it_is_asked_for(tiles, tmp_path):
+    run = tmp_path / "run"
+    path = train(tiny(tiles), run)
+    before = path.read_bytes()
+    with pytest.raises(OutputExistsError, match="exists and is not empty"):
+        train(tiny(tiles), run)
+    with pytest.raises(UsageError):
+        train(tiny(tiles, loss="nonsense"), run, overwrite=True)
+    assert path.read_bytes() == before
+    train(tiny(tiles, seed=1, epochs=1), run, overwrite=True)
+    assert path.read_bytes() != before
+    assert len((run / "metrics.csv").read_text().splitlines()) == 2
+
+
+def test_an_empty_folder_is_written_and_a_file_is_not(tmp_path):
+    (tmp_path / "empty").mkdir()
+    check_run(tmp_path / "empty", overwrite=False)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputExistsError, match="is a file"):
+        check_run(tmp_path / "file", overwrite=True)
+    with pytest.raises(OutputError, match="does not exist"):
+        check_run(tmp_path / "missing" / "run", overwrite=False)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_files(tiles, tmp_path):
+    with pytest.raises(TrainingError, match=r"step \d+ \(samples of .*tile_\d.*Lower the learning rate \(now 1e\+30\)"):
+        train(tiny(tiles, steps_per_epoch=40, **{"optimizer.lr": 1e30}), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*"))
+
+
+def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(tiles, tmp_path, monkeypatch):
+    whole = Segmentation.partial_terms
+
+    def spoilt(self, *batch):
+        terms = whole(self, *batch)
+        return {name: value * float("nan") for name, value in terms.items()} if self.global_step >= 3 else terms
+
+    monkeypatch.setattr(Segmentation, "partial_terms", spoilt)
+    with pytest.raises(TrainingError, match="in step 4"):
+        train(tiny(tiles), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / "model.safetensors").header.metrics["iou"]["all"]
+
+
+def test_an_interrupt_keeps_what_there_is_and_is_passed_on(tiles, tmp_path, monkeypatch):
+    import signal
+
+    before = signal.getsignal(signal.SIGINT)
+    whole = Segmentation.partial_terms
+
+    def interrupted(self, *batch):
+        if self.global_step == 2:
+            raise KeyboardInterrupt
+        return whole(self, *batch)
+
+    monkeypatch.setattr(Segmentation, "partial_terms", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(tiles), tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load_checkpoint(tmp_path / "run" / "model.safetensors").header.metrics == {"iou": {}}
+
+
+def test_the_trainer_is_silent(tiles, tmp_path, capfd):
+    train(tiny(tiles), tmp_path / "run")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "rain" not in err, err
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_makes_a_step(path, tmp_path):
+    """On tiny data of the same classes in place of its own."""
+    config = load_config(path)
+    folder = write_folder(tmp_path / "tiles")
+    sources: list[dict] = [{"folder": str(folder), "split": "train"}]
+    if "road" in config.class_names:
+        sources.append({"synthetic": 1, "size": 96, "gsd_range": [0.5, 0.5]})
+    small = {"data.sources": sources, "epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "tile_size": 32}
+    checkpoint = load_checkpoint(train(load_config(path, small), tmp_path / "run"))
+    assert [item.name for item in checkpoint.header.classes] == list(config.class_names)
+
+
+def test_uint16_scenes_of_other_bands_train_too(tmp_path):
+    data = np.random.default_rng(0).integers(0, 3000, (5, 64, 64), dtype=np.uint16)
+    image = write_raster(tmp_path / "scene.tif", data)
+    labels = write_boxes(tmp_path / "labels.geojson", [(4, 4, 20, 30), (30, 50, 60, 60)])
+    source = {"scene": str(image), "labels": str(labels), "bands": [4, 2]}
+    path = train(load_config(None, TINY | {"data.sources": [source]}), tmp_path / "run")
+    header = load_checkpoint(path).header
+    assert (len(header.bands), header.dtype) == (2, "uint16")
+    assert header.value_range[0][1] > 2000
+
+
+def test_the_module_names_the_files_of_a_run_folder():
+    assert (fit.CHECKPOINT, fit.CONFIG, fit.METRICS) == ("model.safetensors", "config.yaml", "metrics.csv")

@@ -1,0 +1,283 @@
+"""Sources to labelled ground: what is learnt where, what is held back, what is refused."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+
+from geoseg.config import load_config
+from geoseg.errors import BandError, LabelsError, ShapeError, TrainingError
+from geoseg.training.grounds import find_pairs, load_data
+from geoseg.training.samples import IGNORED
+
+LEFT, TOP, GSD = 500_000.0, 5_000_000.0, 0.5
+
+
+def write_raster(path: Path, data: np.ndarray, **profile) -> Path:
+    """A GeoTIFF in UTM (or what `profile` says) of (C, H, W) pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fields = {"driver": "GTiff", "crs": CRS.from_epsg(32633), "transform": Affine(GSD, 0, LEFT, 0, -GSD, TOP)} | profile
+    shape = {"count": data.shape[0], "height": data.shape[1], "width": data.shape[2], "dtype": data.dtype}
+    with rasterio.open(path, "w", **shape, **fields) as file:
+        file.write(data)
+    return path
+
+
+def write_boxes(path: Path, boxes: list[tuple[int, int, int, int]], kinds: list[str] | None = None) -> Path:
+    """GeoJSON in UTM of pixel boxes (left, top, right, bottom)."""
+    features = []
+    for index, (left, top, right, bottom) in enumerate(boxes):
+        ring = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+        ground = [[LEFT + x * GSD, TOP - y * GSD] for x, y in ring]
+        about = {"kind": kinds[index]} if kinds else {}
+        features.append(
+            {"type": "Feature", "properties": about, "geometry": {"type": "Polygon", "coordinates": [ground]}}
+        )
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+    return path
+
+
+def plain(path: Path) -> dict:
+    """PNG and JPEG know no georeference."""
+    return {"driver": "PNG", "crs": None, "transform": None} if path.suffix == ".png" else {}
+
+
+def write_folder(folder: Path, count: int = 5, *, suffix: str = ".tif", value: int = 1) -> Path:
+    """images/ and labels/ with a box of `value` in each."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        name = f"tile_{index}"
+        image = folder / "images" / f"{name}{suffix}"
+        labels = np.zeros((1, 24, 20), np.uint8)
+        labels[:, 4:12, 4:12] = value
+        write_raster(image, rng.integers(0, 255, (3, 24, 20), dtype=np.uint8), **plain(image))
+        labels_path = folder / "labels" / f"{name}.png"
+        write_raster(labels_path, labels, **plain(labels_path))
+    return folder
+
+
+TWO = [{"name": "background"}, {"name": "building"}]
+
+
+def load(*sources: dict, classes: list[dict] = TWO, **changes):
+    return load_data(load_config(None, {"data.sources": list(sources), "classes": classes} | changes))
+
+
+@pytest.fixture
+def scene(tmp_path) -> dict:
+    """A scene of 101 x 67 with two buildings, as a source."""
+    data = np.arange(3 * 67 * 101, dtype=np.uint32).reshape(3, 67, 101).astype(np.uint8)
+    image = write_raster(tmp_path / "scene.tif", data)
+    labels = write_boxes(tmp_path / "labels.geojson", [(10, 10, 20, 20), (85, 30, 95, 40)])
+    return {"scene": str(image), "labels": str(labels)}
+
+
+def test_a_scene_is_split_along_its_longer_side(scene):
+    data = load(scene, **{"data.val": 0.2})
+    (train,), (val,) = data.train, data.val
+    assert (train.target.shape, val.target.shape) == ((67, 81), (67, 20))
+    assert (train.target[10:20, 10:20] == 1).all()
+    assert train.target.sum() == val.target.sum() == 100
+    assert train.data[:, 3, 5].tolist() == [(band * 67 * 101 + 3 * 101 + 5) % 256 for band in range(3)]
+    assert (val.target[30:40, 4:14] == 1).all()
+    assert train.gsd == pytest.approx(GSD, rel=2e-3)
+    assert train.known == (0, 1)
+
+
+def test_nothing_is_learnt_in_a_validation_window(scene):
+    data = load(scene | {"train": [[0, 0, 101, 67]], "val": [[80, 20, 101, 67]]})
+    (train,), (val,) = data.train, data.val
+    assert (train.target[20:, 80:] == IGNORED).all()
+    assert (train.target[:20] != IGNORED).all()
+    assert (train.target[:, :80] != IGNORED).all()
+    assert (val.target != IGNORED).all()
+    assert val.target.sum() == 100
+
+
+def test_only_the_labelled_area_is_read_and_learnt(scene, tmp_path):
+    area = write_boxes(tmp_path / "area.geojson", [(5, 8, 45, 30), (30, 20, 60, 40)])
+    (train,) = load(scene | {"labelled_area": str(area)}, **{"data.val": 0}).train
+    assert train.target.shape == (32, 55)
+    assert train.grid.transform @ (0, 0) == (LEFT + 5 * GSD, TOP - 8 * GSD)
+    assert train.target[0, -1] == train.target[-1, 0] == IGNORED
+    assert (train.target[2:12, 5:15] == 1).all()
+    assert train.target[0, 0] == 0
+
+
+def test_invalid_pixels_are_ignored(scene, tmp_path):
+    data = np.full((3, 67, 101), 9, np.uint8)
+    data[:, :5] = 0
+    write_raster(tmp_path / "scene.tif", data, nodata=0)
+    (train,) = load(scene, **{"data.val": 0}).train
+    assert (train.target[:5] == IGNORED).all()
+    assert not train.valid[:5].any()
+    assert (train.target[5:] != IGNORED).all()
+
+
+def test_labels_that_draw_one_class_of_two_know_only_that_one(scene, caplog):
+    three = [*TWO, {"name": "road"}]
+    with caplog.at_level(logging.WARNING, "geoseg"), pytest.raises(LabelsError, match="labelled 'road'"):
+        load(scene, classes=three)
+    assert "has no road: there, it is not told from background" in caplog.text
+
+
+def test_partly_known_and_fully_known_sources_together(scene, tmp_path):
+    three = [*TWO, {"name": "road"}]
+    data = load(scene, {"folder": str(write_folder(tmp_path / "tiles", value=2))}, classes=three)
+    assert {ground.known for ground in data.train} == {(1,), (0, 1, 2)}
+
+
+def test_classes_come_from_a_field(scene, tmp_path):
+    three = [*TWO, {"name": "road"}]
+    boxes = [(10, 10, 20, 20), (30, 30, 40, 40)]
+    labels = write_boxes(tmp_path / "kinds.geojson", boxes, ["road", "building"])
+    (train,) = load(scene | {"labels": str(labels), "class_field": "kind"}, classes=three, **{"data.val": 0}).train
+    assert (train.target[10:20, 10:20] == 2).all()
+    assert (train.target[30:40, 30:40] == 1).all()
+    assert train.known == (0, 1, 2)
+
+
+def test_a_label_raster_serves_a_scene_too(scene, tmp_path):
+    labels = np.zeros((1, 67, 101), np.uint8)
+    labels[:, 5:9, 5:9] = 7
+    labels[:, 0] = 3
+    path = write_raster(tmp_path / "labels.tif", labels)
+    source = scene | {"labels": str(path), "values": {7: "building", 0: "background"}}
+    (train,) = load(source, **{"data.val": 0}).train
+    # The first row is ignored, so it is not even read.
+    assert train.target.shape == (66, 101)
+    assert (train.target[4:8, 5:9] == 1).all()
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_a_folder_keeps_its_last_tiles_for_validation(tmp_path, suffix):
+    data = load({"folder": str(write_folder(tmp_path, 11, suffix=suffix))})
+    assert [Path(ground.name).stem for ground in data.val] == ["tile_8", "tile_9", "tile_10"]
+    assert len(data.train) == 8
+    assert all((ground.target == 1).sum() == 64 for ground in data.train)
+
+
+def test_patterns_find_images_and_labels_in_other_layouts(tmp_path):
+    for tile in ("t1", "t2"):
+        for part in ("a1", "b[1]"):
+            write_raster(tmp_path / tile / f"{part}.tif", np.zeros((3, 4, 4), np.uint8))
+            write_raster(tmp_path / tile / f"{part}_mask.tif", np.zeros((1, 4, 4), np.uint8))
+    pairs = find_pairs(tmp_path, "t*/[ab]*[!k].tif", "{parent}/{stem}_mask.*")
+    assert [(a.relative_to(tmp_path).as_posix(), b.name) for a, b in pairs] == [
+        ("t1/a1.tif", "a1_mask.tif"),
+        ("t1/b[1].tif", "b[1]_mask.tif"),
+        ("t2/a1.tif", "a1_mask.tif"),
+        ("t2/b[1].tif", "b[1]_mask.tif"),
+    ]
+
+
+def test_weights_are_shared_out_by_area(scene, tmp_path):
+    folder = write_folder(tmp_path / "tiles", 4)
+    data = load(scene | {"weight": 3}, {"folder": str(folder), "split": "train", "weight": 1})
+    by_source: dict[str, float] = {}
+    for ground in data.train:
+        by_source[ground.source] = by_source.get(ground.source, 0) + ground.share
+    assert by_source == pytest.approx({"scene": 3.0, "tiles": 1.0})
+
+
+def test_a_source_of_weight_zero_is_only_validated_on(scene, tmp_path):
+    data = load(scene | {"weight": 0}, {"folder": str(write_folder(tmp_path / "tiles")), "split": "train"})
+    assert {ground.source for ground in data.train} == {"tiles"}
+    assert {ground.source for ground in data.val} == {"scene"}
+
+
+def test_towns_are_drawn_with_the_classes_by_name():
+    classes = [{"name": name} for name in ("other", "road", "tree")]
+    source = {"synthetic": 1, "size": 96, "gsd_range": [0.5, 0.5], "seed": 3}
+    loaded = load_config(None, {"data.sources": [source], "classes": [{"name": n} for n in ("background", "road")]})
+    (town,) = load_data(loaded).train
+    assert town.data.shape == (3, 96, 96)
+    assert set(np.unique(town.target)) == {0, 1, IGNORED}
+    assert town.known == (0, 1)
+    assert ((town.target == IGNORED) == ~town.valid).all()
+    with pytest.raises(LabelsError, match="labelled 'tree'"):
+        load(source, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "said"),
+    [
+        (lambda d: next((d / "labels").iterdir()).unlink(), LabelsError, "has no label raster"),
+        (lambda d: (d / "labels" / "tile_0.tif").write_bytes(b"x"), LabelsError, "has 2 label rasters"),
+        (lambda d: [p.unlink() for p in (d / "images").iterdir()], LabelsError, "has no images"),
+        (
+            lambda d: write_raster(d / "labels" / "tile_0.png", np.zeros((1, 5, 5), np.uint8), driver="PNG"),
+            ShapeError,
+            "is 5x5|is .5, 5. pixels",
+        ),
+        (
+            lambda d: write_raster(d / "labels" / "tile_0.png", np.full((1, 24, 20), 9, np.uint8), driver="PNG"),
+            LabelsError,
+            "has the value 9. Expected class indices 0 to 1, or 255",
+        ),
+        (
+            lambda d: write_raster(d / "labels" / "tile_0.png", np.zeros((3, 24, 20), np.uint8), driver="PNG"),
+            LabelsError,
+            "has 3 bands of uint8. Expected one band",
+        ),
+        (
+            lambda d: write_raster(
+                d / "images" / "tile_3.tif", np.zeros((4, 24, 20), np.uint8), photometric="minisblack"
+            ),
+            BandError,
+            "has 4 bands of uint8, .*tile_0.tif has 3 bands",
+        ),
+        (
+            lambda d: write_raster(d / "images" / "tile_3.tif", np.zeros((3, 24, 20), np.uint16)),
+            BandError,
+            "has 3 bands of uint16",
+        ),
+    ],
+)
+def test_bad_folders_are_refused_by_file(tmp_path, spoil, error, said):
+    spoil(write_folder(tmp_path))
+    with pytest.raises(error, match=said):
+        load({"folder": str(tmp_path)})
+
+
+def test_labels_without_a_positive_pixel_are_refused(tmp_path):
+    with pytest.raises(LabelsError, match="no training pixel is labelled 'building'"):
+        load({"folder": str(write_folder(tmp_path, value=0))})
+
+
+def test_labels_that_are_all_ignored_are_refused(tmp_path):
+    with pytest.raises(LabelsError, match="every training pixel is ignored"):
+        load({"folder": str(tmp_path), "values": {9: "building"}} if write_folder(tmp_path) else {})
+
+
+def test_a_single_positive_pixel_is_warned_about(tmp_path, caplog):
+    folder = write_folder(tmp_path, value=0)
+    labels = np.zeros((1, 24, 20), np.uint8)
+    labels[0, 3, 3] = 1
+    write_raster(folder / "labels" / "tile_0.png", labels, driver="PNG", crs=None, transform=None)
+    with caplog.at_level(logging.WARNING, "geoseg"):
+        load({"folder": str(folder)})
+    assert "Only 1 training pixels are labelled 'building'" in caplog.text
+
+
+def test_no_sources_and_no_training_ground_are_refused(tmp_path):
+    with pytest.raises(TrainingError, match=r"data\.sources is empty"):
+        load()
+    with pytest.raises(TrainingError, match="no source has training ground"):
+        load({"folder": str(write_folder(tmp_path)), "split": "val"})
+
+
+def test_a_window_outside_the_scene_is_refused(scene):
+    with pytest.raises(LabelsError, match=r"is 101x67; window \[0, 0, 102, 67\] sticks out"):
+        load(scene | {"train": [[0, 0, 102, 67]]})
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(LabelsError, match="is not a folder"):
+        load({"folder": str(tmp_path / "missing")})
