@@ -186,7 +186,7 @@ def save_checkpoint(path: str | Path, header: Header, state_dict: Mapping[str, T
         OutputError: If the file cannot be written.
     """
     path = Path(path)
-    tensors = {name: _stored(name, tensor.detach().cpu(), half) for name, tensor in sorted(state_dict.items())}
+    tensors = {name: _stored(name, tensor.detach().cpu(), half) for name, tensor in state_dict.items()}
     _check_finite(path, tensors)
     fields = header.model_copy(update={"geoseg_version": __version__}).model_dump(mode="json")
     try:

@@ -50,7 +50,8 @@ class Evaluation:
         where = self.window
         title = f"{self.predicted} against {self.reference}, {where.width} x {where.height} pixels"
         origin = f" from column {where.col}, row {where.row}" if where.col or where.row else ""
-        return f"{title}{origin}\n\n{self.scores.table()}"
+        merged = f"\ncounted as {self.scores.classes[0].name}: {', '.join(self.merged)}" if self.merged else ""
+        return f"{title}{origin}\n\n{self.scores.table()}{merged}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; figures that are not to be had are None."""

@@ -25,7 +25,6 @@ from geoseg.predict import PROBABILITY_SCALE, Placement
 from geoseg.preflight import open_scene, plan_for, warn_of_differences
 from geoseg.qgis import polygon_style
 from geoseg.raster import RasterProfile, check_free_space, write_cog
-from geoseg.scene import GroundControl
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
 from geoseg.vectors import layer_name, polygonize, write_layers
@@ -159,7 +158,7 @@ def predict_scene(
             _predict_cells(run.task, spool, backend or default_backend(run.task.placement), progress)
         except (SceneError, CheckpointError):
             # A damaged input stays damaged: nothing is left to go on with. A network may come back.
-            if not run.task.scene.is_remote:
+            if Path(run.task.scene.path).exists():
                 spool.remove()
             raise
         _write_rasters(run, spool)
@@ -222,7 +221,7 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
     header = load_checkpoint(checkpoint).header
     products = products or Products.beside_caller(scene, model)
     with open_scene(scene, header, settings.bands, settings.nodata) as source:
-        inputs = [checkpoint, *([] if source.source.is_remote else [source.path]), *filter(None, [settings.aoi])]
+        inputs = [checkpoint, source.source.path, *filter(None, [settings.aoi])]
         outputs = Outputs(products.paths(), inputs=inputs, overwrite=overwrite)
         warn_of_differences(scene, source, header)
         if settings.aoi:
@@ -239,7 +238,11 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
         bands = task.keep.confidence + len(header.classes) * task.keep.probabilities
         check_free_space(products.labels.parent, source.grid.window.area, probability_bands=bands)
         profile = RasterProfile(
-            grid=source.grid, control=source.control, classes=header.classes, tags=_tags(task, header)
+            grid=source.grid,
+            gcps=source.gcps,
+            rpcs=source.rpcs,
+            classes=header.classes,
+            tags=_tags(task, header),
         )
     return _Run(products=products, outputs=outputs, task=task, header=header, profile=profile)
 

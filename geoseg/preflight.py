@@ -61,6 +61,8 @@ def warn_of_differences(path: str, scene: Scene, header: Header) -> None:
     """One line on stderr for each way in which the scene is unlike what the model learnt from, but still usable."""
     if str(scene.dtype) != header.dtype:
         log.warning("%s is %s; the model was trained on %s: expect a worse result", path, scene.dtype, header.dtype)
+    for remark in scene.remarks():
+        log.warning("%s %s", path, remark)
     grid = scene.grid
     if grid.crs is None:
         log.warning("%s has no CRS: the output is in pixels, and areas are in square pixels", path)

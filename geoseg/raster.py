@@ -1,6 +1,5 @@
 """Raster: the only raster writer. Cells in, a Cloud Optimized GeoTIFF out: overviews, colours, class names, checked."""
 
-import json
 import shutil
 import warnings
 import zlib
@@ -14,15 +13,16 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.checkpoint import ClassInfo
 from geoseg.errors import OutputError
 from geoseg.grid import Grid
-from geoseg.scene import CLASSES_TAG, GroundControl
 from geoseg.windows import Window
 
 BLOCK = 512
@@ -39,8 +39,10 @@ class RasterProfile:
     """Shape, transform, CRS."""
     nodata: int = 255
     """Value of pixels without data."""
-    control: GroundControl = GroundControl()
-    """Ground control points and RPCs of the scene."""
+    gcps: tuple[list[GroundControlPoint], Any] | None = None
+    """Ground control points and their CRS, where they place the scene."""
+    rpcs: RPC | None = None
+    """Rational polynomial coefficients, where the scene has them."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """What decided the pixels."""
     classes: Sequence[ClassInfo] = ()
@@ -111,15 +113,17 @@ def _describe(dst: rasterio.io.DatasetWriter, profile: RasterProfile) -> None:
     if profile.scale != 1.0:
         dst.scales = (profile.scale,) * len(profile.bands)
     if profile.classes:
-        names = [{"name": item.name, "color": item.color} for item in profile.classes]
-        dst.update_tags(**{CLASSES_TAG: json.dumps(names, ensure_ascii=False, separators=(",", ":"))})
+        dst.update_tags(
+            GEOSEG_CLASSES=",".join(item.name for item in profile.classes),
+            GEOSEG_COLORS=",".join(item.color for item in profile.classes),
+        )
         dst.write_colormap(1, {value: (*_rgb(item.color), 255) for value, item in enumerate(profile.classes)})
         dst.colorinterp = [ColorInterp.palette]
-    if profile.control.gcps and profile.grid.transform.is_identity:
-        crs = profile.control.gcps_crs
-        dst.gcps = (list(profile.control.gcps), CRS.from_wkt(crs) if crs else CRS())
-    if profile.control.rpcs:
-        dst.rpcs = profile.control.rpcs
+    if profile.gcps:
+        points, crs = profile.gcps
+        dst.gcps = (points, crs or CRS())
+    if profile.rpcs:
+        dst.rpcs = profile.rpcs
 
 
 def _cog_options(profile: RasterProfile) -> dict[str, Any]:

@@ -1,394 +1,421 @@
-"""Scene: the only raster reader. Bands, valid pixels, windowed reads, local and remote.
+"""Scene: the only raster reader. Bands, valid pixels, windowed reads of local files and of URLs."""
 
-A file is opened by what its first bytes are, with the one driver for it: GDAL's own choice would follow a VRT to any
-file of the machine, and read `GTIFF_DIR:1:x` as something other than a name.
-"""
-
-import json
-import logging
 import math
 import os
+import re
 import stat
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio import windows
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import CRSError, RasterioError
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
-from rasterio.windows import Window as RasterioWindow
 
 from geoseg.batches import Tile
-from geoseg.checkpoint import ClassInfo
 from geoseg.errors import BandError, SceneError, UsageError
 from geoseg.grid import Grid
 from geoseg.windows import Window
 
-log = logging.getLogger(__name__)
-
-CLASSES_TAG = "GEOSEG_CLASSES"
-"""Tag of a class raster: names and colours by value, as a JSON list of objects."""
-
-_FORMATS = "GeoTIFF, JPEG 2000, PNG, JPEG, WebP or Erdas Imagine"
-_MAGIC = {
+_DRIVERS = {
     b"II*\0": "GTiff",
     b"MM\0*": "GTiff",
     b"II+\0": "GTiff",
     b"MM\0+": "GTiff",
-    b"\x89PNG": "PNG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
-    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
-    b"\xffO\xffQ": "JP2OpenJPEG",
-    b"EHFA_HEADER_TAG": "HFA",
-    b"RIFF": "WEBP",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
 }
-"""First bytes of a file -> the driver that may open it."""
-_REMOTE_DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
-_REMOTE = ("http://", "https://", "s3://", "gs://", "az://", "/vsicurl/", "/vsis3/", "/vsigs/", "/vsiaz/")
+"""First bytes of a file -> GDAL driver. A file is read by its content, and by these drivers only: others (VRT, HFA, MEM)
+name further files, or memory, to read, and VRT can run code."""
+
+_ACCEPTED = "Expected a GeoTIFF, JPEG 2000, PNG or JPEG file"
+_REMOTE = re.compile(r"(https?|s3|gs|az)://|/vsi(curl|s3|gs|az)/")
+_SHOWN_BANDS = 12
+
 _MAX_BLOCK_BYTES = 512 << 20
-"""A block is decoded whole, whatever the window: larger ones are refused, or memory would not be bounded."""
-_COLORS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
-_ENV = {
-    "GDAL_CACHEMAX": 128 << 20,
-    # Damaged JPEG data is an error, not a grey area.
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_CONNECTTIMEOUT": "15",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "1",
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": None,
+"""A block is decoded whole: a file with larger ones would break the promise of bounded memory."""
+_CACHE_BYTES = 48 << 20
+"""GDAL's block cache. Holds the blocks under one tile, so that the halo shared with the next tile is decoded once."""
+_STRIP_CACHE_BYTES = 256 << 20
+"""For scenes in strips across the whole width, of which every tile in a row of tiles needs a part."""
+
+_GDAL = {
+    "GDAL_NUM_THREADS": "1",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",  # masks, world files and .aux.xml beside the scene belong to it
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a damaged JPEG would be read as grey
 }
-_OPEN_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, TypeError)
+_GDAL_REMOTE = {
+    "GDAL_NUM_THREADS": "1",
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the server, no requests for files beside it
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "30",  # seconds for a request; GDAL waits for ever by default
+    "GDAL_HTTP_MAX_RETRY": "2",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "AWS_EC2_METADATA_DISABLED": "TRUE",
+}
+_opening = threading.Lock()  # warnings.catch_warnings, used while opening, is not thread-safe
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """One data band of a scene."""
+    """One band of a scene, on disk."""
 
     index: int
-    """From 1, as GDAL and QGIS count."""
+    """Number in the file, from 1."""
     name: str
-    """red, green, blue by colour interpretation; else the band's description; else band_<index>."""
+    """The colour (red, green, blue, nir, ...), else the band's description, else "band_3"."""
 
 
-@dataclass(frozen=True, slots=True)
-class GroundControl:
-    """What places a scene on the ground beside, or instead of, its transform."""
-
-    gcps: tuple[GroundControlPoint, ...] = ()
-    """Ground control points."""
-    gcps_crs: str | None = None
-    """Their CRS as WKT."""
-    rpcs: RPC | None = None
-    """Rational polynomial coefficients."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class SceneSource:
-    """All that is needed to open the same scene again, elsewhere; picklable and hashable."""
+    """All that is needed to open a scene again, in another thread or process."""
 
     path: str
-    """Absolute path or URL."""
+    """Absolute path, or URL."""
     bands: tuple[int, ...]
     """Band numbers, from 1, in the order they are read."""
     nodata: float | None = None
-    """Overrides the declared nodata value."""
+    """Overrides the value the file declares. Infinity: no value at all (NaN means the same, and is not equal to itself)."""
 
     def open(self) -> "Scene":
-        """The scene, for one thread."""
+        """The scene, with a handle of its own.
+
+        Raises:
+            SceneError: If it cannot be opened.
+        """
         return Scene.open(self.path, bands=self.bands, nodata=self.nodata)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this file from a later one, and these bands from others: JSON, without the path."""
-        info = None if self.is_remote else Path(self.path).stat()
+        """What makes two reads of this source equal, as JSON has it. Differs when a file was written in between.
+
+        Raises:
+            SceneError: If the scene cannot be opened.
+        """
         with self.open() as scene:
-            return {
-                "size": info and info.st_size,
-                "mtime_ns": info and info.st_mtime_ns,
-                "shape": list(scene.grid.shape),
-                "transform": list(scene.grid.transform)[:6],
-                "crs": scene.grid.crs,
-                "dtype": str(scene.dtype),
-                "bands": list(self.bands),
-                "nodata": self.nodata,
-            }
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether reading it can fail for a while and succeed later."""
-        return is_remote(self.path)
-
-
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL or one of GDAL's network paths."""
-    return os.fspath(path).startswith(_REMOTE)
+            return scene.fingerprint()
 
 
 class Scene:
-    """A raster open for reading: a context manager, to be used by one thread at a time."""
+    """A georeferenced input raster, open for reading: a Reader. Made by `Scene.open`; one per thread.
 
-    def __init__(
-        self, dataset: rasterio.DatasetReader, path: str, bands: tuple[Band, ...], nodata: float | None
-    ) -> None:
-        """Use `Scene.open`."""
-        self._dataset = dataset
+    A pixel is valid as GDAL's dataset mask has it, over the chosen bands: where the scene has an alpha band, it is not 0
+    there; else where it has a mask, that says so; else any band differs from nodata. And every band is finite.
+    """
+
+    def __init__(self, path: str, dataset: DatasetReader, bands: tuple[Band, ...], nodata: float | None):
         self.path = path
+        """As given."""
         self.bands = bands
-        """The bands that are read, in order."""
-        self.grid = Grid(shape=dataset.shape, transform=dataset.transform, crs=_wkt(dataset.crs))
-        """Shape, transform and CRS."""
-        self.dtype = np.dtype(dataset.dtypes[bands[0].index - 1])
-        """Pixel type."""
-        self.source = SceneSource(path=path, bands=tuple(band.index for band in bands), nodata=nodata)
-        """How to open it again."""
-        self._valid = _ValidPixels.of(dataset, self.source)
-        self._indexes = [*self.source.bands, *self._valid.extra_bands]
+        """The chosen ones, in the order they are read."""
+        self._dataset = dataset
+        self._indexes = [band.index for band in bands]
+        self._override = nodata
+        self._alpha = next((i for i, color in enumerate(dataset.colorinterp, 1) if color is ColorInterp.alpha), None)
+        flags = dataset.mask_flag_enums[self._indexes[0] - 1]
+        self._has_mask = self._alpha is None and MaskFlags.per_dataset in flags
+        self._gdal = _environment(path, dataset)
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, bands: Sequence[int | str] | None = None, nodata: float | None = None
-    ) -> Self:
-        """Open a raster.
+        cls, path: str | Path, *, bands: Sequence[int | str] | None = None, nodata: float | None = None
+    ) -> "Scene":
+        """Open a scene.
 
         Args:
-            path: A file, or a URL (http, https, s3, gs, az).
-            bands: Numbers (from 1) or names, in the order to read them; by default all but alpha.
-            nodata: Value of pixels without data, instead of what the file declares. A pixel is without data when all
-                bands have the value.
+            path: A file (GeoTIFF, JPEG 2000, PNG, JPEG: told by content), or the URL of a GeoTIFF (http, s3, gs, az).
+            bands: Numbers from 1, or names, in the order they are to be read; by default all but alpha.
+            nodata: Overrides the value the file declares; an alpha band or mask holds beside it. NaN: no value.
 
         Raises:
-            SceneError: If it is missing, no regular file, of no accepted format, damaged, or too coarsely blocked.
-            BandError: If a band does not exist or cannot be used.
-            UsageError: If no pixel of the scene's type can have the nodata value.
+            SceneError: If it cannot be opened, is of another format, holds complex numbers, or has huge blocks.
+            BandError: If a band is not there, or bands have several types.
         """
-        name = os.fspath(path)
-        where, drivers = (name, _REMOTE_DRIVERS) if is_remote(name) else _inspect(name)
-        dataset = _open(name, where, drivers)
+        path = str(path)
+        remote = _REMOTE.match(path) is not None
+        driver = "GTiff" if remote else _driver(path)
+        with _translated(path, "cannot be opened"), _opening, rasterio.Env(**_options(remote)):
+            name = path if remote else os.fsencode(Path(path).absolute()).decode()
+            with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+                dataset = rasterio.open(name, driver=driver)
         try:
-            _check_blocks(name, dataset)
-            chosen = _choose(name, _data_bands(dataset), dataset.count, bands)
-            _check_types(name, dataset, chosen)
-            if nodata is not None and _as_pixel(nodata, np.dtype(dataset.dtypes[chosen[0].index - 1])) is None:
-                raise UsageError(
-                    f"--nodata {nodata:g} cannot occur in {name} ({dataset.dtypes[0]}). Expected a value that can."
-                )
-            return cls(dataset, where, chosen, nodata)
+            chosen = _choose(path, dataset, bands)
+            _check(path, dataset, chosen)
+            if nodata is not None and not math.isfinite(nodata):
+                nodata = math.inf
+            return cls(path, dataset, chosen, nodata)
         except BaseException:
             dataset.close()
             raise
 
-    def read(self, window: Window) -> Tile:
-        """The pixels of a window inside the scene.
-
-        A pixel is valid unless the nodata tag (all bands have the value), the alpha band (0), the file's mask, or a
-        value that is not finite says otherwise.
-
-        Raises:
-            SceneError: If a block cannot be read: the file is damaged, or the network does not answer.
-        """
-        try:
-            with rasterio.Env(**_ENV):
-                box = RasterioWindow(window.col, window.row, window.width, window.height)
-                data = self._dataset.read(self._indexes, window=box)
-                mask = self._dataset.read_masks(self.source.bands[0], window=box) if self._valid.from_mask else None
-        except _OPEN_ERRORS as err:
-            raise SceneError(
-                f"{self.path} cannot be read at rows {window.row} to {window.stop_row - 1}, columns {window.col} to "
-                f"{window.stop_col - 1} ({_words(err)}): a damaged or missing block. Expected a complete file. Fetch it again."
-            ) from err
-        count = len(self.bands)
-        return Tile(data=data[:count], valid=self._valid(data[:count], data[count:], mask))
+    @cached_property
+    def grid(self) -> Grid:
+        """Shape, transform and CRS. The identity transform for scenes placed by control points or RPCs, or not at all."""
+        with _translated(self.path, "has an unusable georeference"):
+            crs = self._dataset.crs
+            return Grid(
+                shape=self._dataset.shape,
+                transform=self._dataset.transform,
+                crs=crs.to_wkt(version="WKT2_2019") if crs else None,
+            )
 
     @property
-    def classes(self) -> tuple[ClassInfo, ...]:
-        """Names and colours by value, where the raster is a class raster that geoseg wrote; else empty."""
-        try:
-            listed = json.loads(self._dataset.tags().get(CLASSES_TAG, "[]"))
-            return tuple(ClassInfo(**item) for item in listed)
-        except (ValueError, TypeError):
-            return ()
+    def source(self) -> SceneSource:
+        """What opens this scene again."""
+        path = self.path if _REMOTE.match(self.path) else str(Path(self.path).absolute())
+        return SceneSource(path, tuple(self._indexes), self._override)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the chosen bands."""
+        return np.dtype(self._dataset.dtypes[self._indexes[0] - 1])
+
+    @property
+    def nodata(self) -> tuple[float | None, ...]:
+        """The value in use per chosen band: the override, else what the file declares, else None."""
+        if self._override is not None:
+            return (self._override,) * len(self.bands)
+        if self._alpha or self._has_mask:
+            return (None,) * len(self.bands)
+        return tuple(self._dataset.nodatavals[index - 1] for index in self._indexes)
+
+    @property
+    def gcps(self) -> tuple[list[GroundControlPoint], Any] | None:
+        """Ground control points and their CRS (or None), if they place the scene; for the writer to carry."""
+        points, crs = self._dataset.gcps
+        return (points, crs) if points and self.grid.transform.is_identity else None
+
+    @property
+    def rpcs(self) -> RPC | None:
+        """Rational polynomial coefficients, if the scene has them; for the writer to carry."""
+        return self._dataset.rpcs
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names by value; empty where there are none."""
-        return tuple(item.name for item in self.classes)
+        """Names of the values 0, 1, ... of a class raster written by geoseg; empty for other rasters."""
+        names = self._dataset.tags().get("GEOSEG_CLASSES")
+        return tuple(names.split(",")) if names else ()
 
-    @property
-    def control(self) -> GroundControl:
-        """Ground control points and RPCs, to be carried to the outputs."""
-        gcps, crs = self._dataset.gcps
-        return GroundControl(gcps=tuple(gcps), gcps_crs=_wkt(crs), rpcs=self._dataset.rpcs)
+    def fingerprint(self) -> dict[str, Any]:
+        """See `SceneSource.fingerprint`."""
+        files = {} if _REMOTE.match(self.path) else {name: os.stat(name) for name in self._dataset.files}  # noqa: PTH116
+        return {
+            "shape": list(self.grid.shape),
+            "dtype": self.dtype.name,
+            "bands": list(self._indexes),
+            "nodata": [None if value is None else repr(value) for value in self.nodata],
+            "files": [[Path(name).name, file.st_size, file.st_mtime_ns] for name, file in sorted(files.items())],
+        }
+
+    def remarks(self) -> list[str]:
+        """What a user should know of this file before trusting a result, a phrase each."""
+        dataset, grid = self._dataset, self.grid
+        left, bottom, right, top = grid.bounds
+        bits = dataset.tags(self._indexes[0], ns="IMAGE_STRUCTURE").get("NBITS")
+        said = {
+            "is placed by ground control points: they are carried to the output, all else is in pixels": self.gcps,
+            "is placed by RPCs: they are carried to the output, all else is in pixels": (
+                self.rpcs and grid.transform.is_identity
+            ),
+            "has a CRS but no transform: its georeference is incomplete": grid.crs and grid.transform.is_identity,
+            f"has bounds {left:.6g} to {right:.6g}, {bottom:.6g} to {top:.6g} that are no degrees, which its CRS is in": (
+                dataset.crs and dataset.crs.is_geographic and max(map(abs, (left, right, bottom, top))) > 541
+            ),
+            "holds several images: the first is read": len(dataset.subdatasets) > 1,
+            "holds indexes into a colour table, not brightness": ColorInterp.palette in dataset.colorinterp,
+            f"holds values of {bits} bits, which are taken as they are": bits,
+            "declares a nodata value beside an alpha band: the alpha band decides": (
+                self._alpha and self._override is None and any(value is not None for value in dataset.nodatavals)
+            ),
+        }
+        return [remark for remark, true in said.items() if true]
+
+    def read(self, window: Window) -> Tile:
+        """The pixels of a window that lies inside the scene, in the file's own dtype.
+
+        Raises:
+            UsageError: If the window sticks out of the scene.
+            SceneError: If a block under it cannot be read; names rows and columns.
+        """
+        if window.intersection(self.grid.window) != window:
+            raise UsageError(f"{window} sticks out of {self.path} ({self.grid.width}x{self.grid.height} pixels).")
+        place = windows.Window(window.col, window.row, window.width, window.height)
+        where = f"rows {window.row}-{window.stop_row - 1}, columns {window.col}-{window.stop_col - 1}"
+        extra = [self._alpha] if self._alpha else []
+        with _translated(self.path, f"cannot be read at {where}"), rasterio.Env(**self._gdal):
+            data = self._dataset.read(self._indexes + extra, window=place)
+            masked = self._dataset.read_masks(self._indexes[0], window=place) if self._has_mask else None
+        if self._alpha:
+            data, masked = data[:-1], data[-1]
+        valid = _differs(data, self.nodata)
+        if masked is not None:
+            valid &= masked != 0
+        if data.dtype.kind == "f":
+            for plane in data:
+                valid &= np.isfinite(plane)
+        return Tile(data=data, valid=valid)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. Reading is over."""
         self._dataset.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Scene":
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
-
-@dataclass(frozen=True, slots=True)
-class _ValidPixels:
-    """How a scene's valid pixels are told, decided once."""
-
-    nodata: np.generic | None
-    """In the bands' type; all bands must have it."""
-    extra_bands: tuple[int, ...]
-    """Alpha, read along with the data."""
-    from_mask: bool
-    """Whether the file has a mask of its own."""
-    floating: bool
-
-    @classmethod
-    def of(cls, dataset: rasterio.DatasetReader, source: SceneSource) -> "_ValidPixels":
-        dtype = np.dtype(dataset.dtypes[source.bands[0] - 1])
-        if source.nodata is not None:
-            return cls(_as_pixel(source.nodata, dtype), (), False, dtype.kind == "f")
-        declared = dataset.nodatavals[source.bands[0] - 1]
-        alpha = tuple(
-            index
-            for index, color in zip(dataset.indexes, dataset.colorinterp, strict=True)
-            if color == ColorInterp.alpha and dataset.dtypes[index - 1] == str(dtype)
-        )
-        flags = dataset.mask_flag_enums[source.bands[0] - 1]
-        from_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-        return cls(None if declared is None else _as_pixel(declared, dtype), alpha[:1], from_mask, dtype.kind == "f")
-
-    def __call__(self, data: np.ndarray, extra: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-        """(H, W) bool, True = usable, for (C, H, W) data, the extra bands and the file's mask (H, W)."""
-        valid = np.ones(data.shape[1:], bool)
-        if self.floating:
-            valid &= np.isfinite(data).all(axis=0)
-        if self.nodata is not None and self.nodata == self.nodata:  # NaN is told by its not being finite
-            valid &= (data != self.nodata).any(axis=0)
-        if len(extra):
-            valid &= extra[0] != 0
-        if mask is not None:
-            valid &= mask != 0
-        return valid
+    def __repr__(self) -> str:
+        return f"<Scene {self.path} {self.grid.width}x{self.grid.height} {self.dtype} bands={self._indexes}>"
 
 
-def _inspect(name: str) -> tuple[str, tuple[str, ...]]:
-    """Absolute path and driver of a local file, by its first bytes, before GDAL hears of it."""
-    path = os.path.abspath(name)  # noqa: PTH100  Path.resolve would follow links, and the name should stay the user's
-    try:
-        info = os.stat(path)  # noqa: PTH116
-        if stat.S_ISDIR(info.st_mode):
-            raise SceneError(f"{name} is a folder. Expected a raster file.")
-        if not stat.S_ISREG(info.st_mode):
-            raise SceneError(f"{name} is not a regular file. Expected a raster file.")
-        with open(path, "rb") as file:  # noqa: PTH123
-            start = file.read(16)
-    except (OSError, ValueError) as err:
-        if isinstance(err, SceneError):
-            raise
-        raise SceneError(
-            f"{name} cannot be read ({getattr(err, 'strerror', None) or err}). Expected a raster file."
-        ) from err
-    if not start:
-        raise SceneError(f"{name} is empty: not a valid raster. Expected {_FORMATS}.")
-    for magic, driver in _MAGIC.items():
-        if start.startswith(magic):
-            return path, (driver,)
-    kind = " (a VRT can refer to any file)" if start.lstrip().startswith(b"<VRT") else ""
-    raise SceneError(f"{name} is of an unsupported format{kind}. Expected {_FORMATS}. Convert it with gdal_translate.")
+def _differs(data: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray:
+    """(H, W) bool, True where any band differs from its nodata value, or has none that its type can hold."""
+    valid = np.zeros(data.shape[1:], bool)
+    for plane, value in zip(data, nodata, strict=True):
+        if value is None or not _holds(plane.dtype, value):
+            valid[:] = True
+            break
+        if plane.dtype.kind != "f":
+            valid |= plane != plane.dtype.type(value)
+        elif math.isnan(value):
+            valid |= ~np.isnan(plane)
+        else:
+            # GDAL's tolerance: values come from text and from other types, such as -3.40282306e38.
+            slack = 4 * float(np.finfo(np.float32 if plane.dtype.itemsize <= 4 else np.float64).eps) * abs(value)
+            valid |= (plane < value - slack) | (plane > value + slack) | np.isnan(plane)
+    return valid
 
 
-def _open(name: str, where: str, drivers: tuple[str, ...]) -> rasterio.DatasetReader:
-    error: Exception | None = None
-    for driver in drivers:
-        try:
-            with rasterio.Env(**_ENV):
-                # A Path is not parsed for schemes, query strings or option-like names.
-                return rasterio.open(where if is_remote(where) else Path(where), driver=driver)
-        except _OPEN_ERRORS as err:
-            error = error or err
-    raise SceneError(f"{name} cannot be opened ({_words(error)}): damaged, or not what its name says.") from error
-
-
-def _words(err: BaseException | None) -> str:
-    """The innermost message: rasterio's own says only where to look."""
-    while err and err.__cause__:
-        err = err.__cause__
-    return " ".join(str(err).split())[:200]
-
-
-def _data_bands(dataset: rasterio.DatasetReader) -> tuple[Band, ...]:
-    bands = zip(dataset.indexes, dataset.colorinterp, dataset.descriptions, strict=True)
-    return tuple(
-        Band(index, _COLORS.get(color) or description or f"band_{index}")
-        for index, color, description in bands
-        if color != ColorInterp.alpha
-    )
-
-
-def _choose(name: str, bands: tuple[Band, ...], count: int, wanted: Sequence[int | str] | None) -> tuple[Band, ...]:
-    if wanted is None:
-        if not bands:
-            raise BandError(f"{name} has no band but alpha. Expected at least one data band.")
-        return bands
-    by_index = {band.index: band for band in bands} | {
-        index: Band(index, "alpha") for index in range(1, count + 1) if index not in {b.index for b in bands}
-    }
-    by_name = {band.name.lower(): band for band in reversed(bands)}
-    chosen = [by_index.get(key) if isinstance(key, int) else by_name.get(key.lower()) for key in wanted]
-    for key, band in zip(wanted, chosen, strict=True):
-        if band is None:
-            listed = ", ".join(f"{b.index} {b.name}" for b in bands[:12])
-            raise BandError(f"{name} has no band {key!r}. Expected of: {listed}.")
-    if not chosen:
-        raise BandError(f"{name}: no bands chosen. Expected at least one.")
-    return tuple(band for band in chosen if band)
-
-
-def _check_types(name: str, dataset: rasterio.DatasetReader, bands: tuple[Band, ...]) -> None:
-    types = {dataset.dtypes[band.index - 1] for band in bands}
-    if len(types) > 1:
-        raise BandError(f"{name}: bands of types {', '.join(sorted(types))} chosen. Expected one type.")
-    (dtype,) = types
-    if dtype.startswith("complex"):
-        raise BandError(f"{name} has complex values ({dtype}). Expected real ones, such as amplitude.")
-    if dtype in ("int64", "uint64"):
-        raise BandError(
-            f"{name} has type {dtype}, which float32 cannot hold exactly. Expected at most 32 bits. Convert it."
-        )
-
-
-def _check_blocks(name: str, dataset: rasterio.DatasetReader) -> None:
-    interleaved = dataset.count if dataset.interleaving and dataset.interleaving.name == "pixel" else 1
-    for (height, width), dtype in zip(dataset.block_shapes[:1], dataset.dtypes, strict=False):
-        size = math.prod((height, width, interleaved, np.dtype(dtype).itemsize))
-        if size > _MAX_BLOCK_BYTES:
-            raise SceneError(
-                f"{name} has blocks of {width}x{height} pixels ({size >> 20} MiB). Expected at most "
-                f"{_MAX_BLOCK_BYTES >> 20} MiB. Tile it: gdal_translate -of COG."
-            )
-
-
-def _as_pixel(value: float, dtype: np.dtype) -> np.generic | None:
-    """`value` in the pixel type, or None where no pixel can have it."""
+def _holds(dtype: np.dtype, value: float) -> bool:
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return dtype.type(value)
-    if not float(value).is_integer() or not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
-        return None
-    return dtype.type(int(value))
+        return not math.isinf(value)
+    return math.isfinite(value) and value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 
-def _wkt(crs: Any) -> str | None:
+def _driver(path: str) -> str:
+    """The driver for a file that exists and is an ordinary one. GDAL has not seen the name when this refuses it.
+
+    Raises:
+        SceneError: If the file is none, or of no accepted format.
+    """
+    if not path:
+        raise SceneError(f"scene='' is an empty name. {_ACCEPTED}.")
     try:
-        return (crs.to_wkt() or None) if crs else None
-    except CRSError as err:
-        log.warning("the CRS cannot be understood (%s) and is left out", _words(err))
-        return None
+        mode = Path(path).stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise SceneError(f"{path} is a folder. {_ACCEPTED}.")
+        if not stat.S_ISREG(mode):
+            raise SceneError(f"{path} is no ordinary file. {_ACCEPTED}.")
+        with Path(path).open("rb") as file:
+            start = file.read(32)
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        raise SceneError(f"{path} cannot be opened ({reason}). {_ACCEPTED}.") from err
+    for magic, driver in _DRIVERS.items():
+        if start.startswith(magic):
+            return driver
+    if not start:
+        raise SceneError(f"{path} cannot be read: it is empty. {_ACCEPTED}.")
+    if b"<VRT" in start:
+        raise SceneError(
+            f"{path} is a VRT, which can name any file. {_ACCEPTED}. Make one: gdal_translate {path} scene.tif."
+        )
+    raise SceneError(f"{path} cannot be read: its format is not supported. {_ACCEPTED}.")
+
+
+def _options(remote: bool) -> dict[str, str]:
+    """GDAL's settings while opening and reading; for remote files those of the environment win."""
+    return {name: os.environ.get(name, value) for name, value in _GDAL_REMOTE.items()} if remote else _GDAL
+
+
+def _environment(path: str, dataset: DatasetReader) -> dict[str, Any]:
+    strips = dataset.block_shapes[0][1] == dataset.width > 1024
+    cache = _STRIP_CACHE_BYTES if strips else _CACHE_BYTES
+    return {**_options(_REMOTE.match(path) is not None), "GDAL_CACHEMAX": max(cache, 2 * _block_bytes(dataset))}
+
+
+def _block_bytes(dataset: DatasetReader) -> int:
+    """Bytes decoded at once: a block of all bands where they are interleaved by pixel."""
+    rows, cols = dataset.block_shapes[0]
+    together = dataset.count if dataset.interleaving is Interleaving.pixel else 1
+    return rows * cols * together * np.dtype(dataset.dtypes[0]).itemsize
+
+
+def _names(dataset: DatasetReader) -> list[str]:
+    unnamed = (ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette)
+    return [
+        color.name.lower() if color not in unnamed else description or f"band_{index}"
+        for index, (color, description) in enumerate(
+            zip(dataset.colorinterp, dataset.descriptions, strict=True), start=1
+        )
+    ]
+
+
+def _choose(path: str, dataset: DatasetReader, wanted: Sequence[int | str] | None) -> tuple[Band, ...]:
+    names = _names(dataset)
+    if wanted is None:
+        chosen = [i for i, color in enumerate(dataset.colorinterp, start=1) if color is not ColorInterp.alpha]
+    else:
+        chosen = [_index(path, names, band) for band in wanted]
+    if not chosen:
+        raise BandError(f"{path}: no band chosen of {_listed(names)}. Expected at least one.")
+    return tuple(Band(index, names[index - 1]) for index in chosen)
+
+
+def _index(path: str, names: list[str], band: int | str) -> int:
+    if isinstance(band, int):
+        if 1 <= band <= len(names):
+            return band
+        raise BandError(f"band={band} is not in {path}, which has {_listed(names)}. Expected 1 to {len(names)}.")
+    found = [i for i, name in enumerate(names, start=1) if name.lower() == band.lower()]
+    if len(found) == 1:
+        return found[0]
+    problem = f"stands for bands {', '.join(map(str, found))}" if found else "is no band"
+    raise BandError(f"band={band!r} {problem} of {path}, which has {_listed(names)}. Expected a name or a number.")
+
+
+def _listed(names: list[str]) -> str:
+    more = ", ..." if len(names) > _SHOWN_BANDS else ""
+    return f"{len(names)} band{'' if len(names) == 1 else 's'} ({', '.join(names[:_SHOWN_BANDS])}{more})"
+
+
+def _check(path: str, dataset: DatasetReader, bands: Sequence[Band]) -> None:
+    types = sorted({dataset.dtypes[band.index - 1] for band in bands})
+    if any("complex" in dtype for dtype in types):
+        raise SceneError(f"{path} holds complex numbers ({', '.join(types)}). Expected real ones, such as amplitudes.")
+    if len(types) > 1:
+        raise BandError(f"{path}: the bands are of types {', '.join(types)}. Expected one type. Choose with --bands.")
+    if (size := _block_bytes(dataset)) > _MAX_BLOCK_BYTES:
+        rows, cols = dataset.block_shapes[0]
+        raise SceneError(
+            f"{path} is too large to be read in parts: it is stored in blocks of {cols}x{rows} pixels, "
+            f"{size >> 20} MiB each. Expected at most {_MAX_BLOCK_BYTES >> 20} MiB. "
+            f"Rewrite it: gdal_translate -of COG {path} scene.tif."
+        )
+
+
+@contextmanager
+def _translated(path: str, problem: str) -> Iterator[None]:
+    """GDAL's and the system's errors, and names that GDAL cannot be told, as one SceneError."""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError, OSError, UnicodeError, MemoryError) as err:
+        # rasterio says "Read failed. See previous exception for details."; what GDAL said is its cause.
+        words = str(err.__cause__ or err).strip() or type(err).__name__
+        raise SceneError(f"{path} {problem} ({words.rstrip('.')}). Expected a complete, undamaged file.") from err

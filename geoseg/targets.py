@@ -9,7 +9,8 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -208,11 +209,12 @@ def _read(path: Path, layer: str | None, invalid_geometry: InvalidGeometry) -> l
     # Only an absolute path is sure to be taken for a file, not for a connection string.
     source = str(path.absolute())
     try:
-        # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
-        layers = [str(name) for name, geometry in pyogrio.list_layers(source) if geometry is not None]
-        if layer is not None and layer not in layers:
-            raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(layers)}.")
-        frames = [_read_layer(source, driver, name) for name in ([layer] if layer else layers)]
+        with _warnings_logged(path):
+            # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
+            layers = [str(name) for name, geometry in pyogrio.list_layers(source) if geometry is not None]
+            if layer is not None and layer not in layers:
+                raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(layers)}.")
+            frames = [_read_layer(source, driver, name) for name in ([layer] if layer else layers)]
     except (DataSourceError, DataLayerError, GEOSException) as err:
         raise LabelsError(f"{path} cannot be read ({err}). Expected {_FORMAT_NAMES}.") from err
     frames = [_usable(frame, path, invalid_geometry) for frame in frames]
@@ -222,15 +224,21 @@ def _read(path: Path, layer: str | None, invalid_geometry: InvalidGeometry) -> l
     return frames
 
 
+@contextmanager
+def _warnings_logged(path: Path) -> Iterator[None]:
+    """GDAL's warnings become one line of the log each."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message).split(". ")[0] for warning in said):
+        log.warning("%s: %s", path, message)
+
+
 def _read_layer(source: str, driver: str, layer: str) -> gpd.GeoDataFrame:
     if (found := pyogrio.read_info(source, layer=layer)["driver"]) != driver:
         raise DataSourceError(f"it is {found}, not {driver}")
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", RuntimeWarning)
-        # "fix" closes open rings, which OGR warns of; whatever else is wrong with a ring is found and treated later.
-        frame = pyogrio.read_dataframe(source, layer=layer, fid_as_index=True, force_2d=True, on_invalid="fix")
-    for message in dict.fromkeys(str(warning.message) for warning in said):
-        log.warning("%s: %s", source, message.split(". ")[0])
+    # "fix" closes open rings, which OGR warns of; whatever else is wrong with a ring is found and treated later.
+    frame = pyogrio.read_dataframe(source, layer=layer, fid_as_index=True, force_2d=True, on_invalid="fix")
     frame.attrs["layer"] = layer
     return frame
 

@@ -444,6 +444,13 @@ class TestSaving:
         assert saved.read_bytes() == before
         assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
+    def test_the_old_file_is_never_written_into(self, saved, tmp_path):
+        before = saved.read_bytes()
+        (tmp_path / "same file").hardlink_to(saved)
+        save_checkpoint(saved, a_header(licence="other"), a_model().state_dict())
+        assert (tmp_path / "same file").read_bytes() == before
+        assert load_checkpoint(saved).header.licence == "other"
+
     def test_folder_missing(self, tmp_path):
         with pytest.raises(OutputError, match="cannot be written"):
             save_checkpoint(tmp_path / "none" / "m.safetensors", a_header(), a_model().state_dict())

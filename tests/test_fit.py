@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_grounds import write_boxes, write_folder, write_raster
+from test_samples import make_ground
 from torch import nn
 
 from geoseg.checkpoint import load_checkpoint, save_checkpoint
@@ -102,8 +103,8 @@ def make_task(known=((0, 1, 2),), **changes) -> Segmentation:
     config = load_config(None, {"classes": [{"name": name} for name in "abc"]} | changes)
     network = nn.Conv2d(2, 3, 1)
     normalisation = Statistics((10.0, 20.0), (2.0, 4.0), ((0.0, 100.0), (0.0, 200.0)))
-    names = [f"{index}.tif" for index in range(len(known))]
-    return Segmentation(network, parse_mixture(config.loss), config, known, names, normalisation)
+    grounds = [make_ground(np.zeros((2, 4, 4), np.uint8), known=one) for one in known]
+    return Segmentation(network, parse_mixture(config.loss), config, grounds, normalisation)
 
 
 def test_groups_of_a_batch_count_by_their_samples():

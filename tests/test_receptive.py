@@ -86,6 +86,11 @@ def test_stride_phases():
     assert receptive_radius(Strided(nn.Conv2d(3, 2, 4, stride=4), nn.ConvTranspose2d(2, 2, 4, stride=4))) == 3
 
 
+def test_pooling_passes_on_all_of_its_pixels():
+    """Each pixel sees itself and three to the right and below; of equal pixels a maximum would choose the first."""
+    assert receptive_radius(Net(nn.ZeroPad2d((0, 3, 0, 3)), nn.MaxPool2d(4, stride=1), nn.Conv2d(3, 2, 1))) == 3
+
+
 def test_context_wider_than_the_first_image():
     """Also where a dilated kernel's outer entries all fall beyond that image."""
     layers = [nn.Conv2d(3, 3, 3, padding=40, dilation=40) for _ in range(2)]

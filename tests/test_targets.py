@@ -209,6 +209,7 @@ def test_labels_in_another_crs_are_reprojected(tmp_path):
     np.testing.assert_array_equal(targets[0], targets[2])
 
 
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
 def test_missing_crs_on_one_side_is_assumed_and_said(tmp_path, caplog):
     grid = make_grid()
     path = write(tmp_path / "labels.gpkg", [on_ground(grid, box(3, 2, 11, 9))], crs=None)
@@ -224,6 +225,7 @@ def test_missing_crs_on_one_side_is_assumed_and_said(tmp_path, caplog):
     assert "the scene has no CRS" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
 def test_labels_off_the_scene_are_refused_with_both_extents(tmp_path):
     grid = make_grid()
     far = write(tmp_path / "far.gpkg", [on_ground(grid, box(100, 100, 110, 110))])
@@ -261,6 +263,15 @@ def test_invalid_polygons_by_policy(tmp_path, caplog):
     assert "2 invalid polygons fixed" in caplog.text
     assert skipped.target(grid.window).sum() == 4
     assert 4 + 24 <= fixed.target(grid.window).sum() <= 4 + 40
+
+
+def test_open_rings_are_closed_and_said(tmp_path, caplog):
+    path = tmp_path / "labels.geojson"
+    path.write_text('{"type": "Polygon", "coordinates": [[[2, 2], [6, 2], [6, 5], [2, 5]]]}')
+    grid = Grid((16, 24), Affine.identity(), None)
+    with caplog.at_level(logging.WARNING, "geoseg"):
+        assert read_labels(path, grid=grid, class_names=CLASSES[:2]).target(grid.window).sum() == 12
+    assert "Non closed ring detected" in caplog.text
 
 
 def test_empty_geometries_are_dropped(tmp_path):

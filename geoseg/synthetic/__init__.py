@@ -1,16 +1,9 @@
-"""Synthetic towns: exact labels as vectors, and the picture painted from them."""
+"""Synthetic towns: exact labels as vectors, and the picture painted from them.
 
-from geoseg.synthetic.files import COLORS, TownFiles, make_folder, write_town
+`geoseg.synthetic.files` writes a town as a scene and its labels, `geoseg.synthetic.picture` shows it beside a prediction;
+drawing alone needs neither rasterio nor torch nor matplotlib.
+"""
+
 from geoseg.synthetic.town import CLASSES, DEMO_SEED, IGNORE, Town, draw_town
 
-__all__ = [
-    "CLASSES",
-    "COLORS",
-    "DEMO_SEED",
-    "IGNORE",
-    "Town",
-    "TownFiles",
-    "draw_town",
-    "make_folder",
-    "write_town",
-]
+__all__ = ["CLASSES", "DEMO_SEED", "IGNORE", "Town", "draw_town"]

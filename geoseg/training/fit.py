@@ -99,6 +99,8 @@ def train(
     check_run(run, overwrite)
     placement = Placement.resolve(device)
     loss = parse_mixture(config.loss)
+    with torch.device("meta"):  # refuse a wrong architecture before any data is read
+        build_model(config.arch, in_channels=1, classes=len(config.classes), **config.arch_args)
     seed_everything(config.seed, verbose=False)
     start = load_checkpoint(resolve_model(init)) if init else None
     data = load_data(config)
@@ -106,9 +108,7 @@ def train(
     normalisation = statistics(data.train)
     if start:
         normalisation = _take_over(start.header, start.state_dict, network, config, data, normalisation)
-    names = [ground.name for ground in data.train]
-    known = [ground.known for ground in data.train]
-    task = Segmentation(network, loss, config, known, names, normalisation)
+    task = Segmentation(network, loss, config, data.train, normalisation)
     header = _header(config, data, normalisation, network)
     journal = _Journal(run, task, header, data.val, placement, on_epoch)
     run.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from geoseg.scene import Scene
 from geoseg.synthetic import CLASSES as TOWN_CLASSES
 from geoseg.synthetic import draw_town
 from geoseg.targets import is_vector_file, labelled_area, read_labels
-from geoseg.training.samples import IGNORED, Ground
+from geoseg.training.samples import IGNORED, Ground, file_list
 from geoseg.windows import Window
 
 log = logging.getLogger(__name__)
@@ -305,7 +305,7 @@ def _check(data: Data, config: TrainConfig) -> None:
     if not data.train:
         raise TrainingError("no source has training ground and a weight above 0. Expected at least one.")
     counts = np.zeros(256, np.int64)
-    names = ", ".join(sorted({ground.name for ground in data.train}))
+    names = file_list(data.train)
     for ground in data.train:
         own = np.bincount(ground.target.ravel(), minlength=256)
         own[[index for index in range(len(config.classes)) if index not in ground.known]] = 0

@@ -1,6 +1,6 @@
 """Ground: decoded, labelled pixels in memory. Samples: random windows of it, each a pure function of seed and index."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,13 @@ class Ground:
     def reader(self) -> ArrayReader:
         """The pixels as tiles are read from."""
         return ArrayReader(self.data, self.valid, self.grid)
+
+
+def file_list(grounds: Iterable[Ground]) -> str:
+    """The files of some ground, for a message: three of them, and how many more."""
+    names = sorted({ground.name for ground in grounds})
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from geoseg.config import TrainConfig
 from geoseg.errors import TrainingError
 from geoseg.losses import Mixture
 from geoseg.training.augment import change_light, turn_batch
-from geoseg.training.samples import IGNORED, Statistics
+from geoseg.training.samples import IGNORED, Ground, Statistics, file_list
 
 
 def merge_unknown(logits: Tensor, target: Tensor, known: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -77,8 +77,7 @@ class Segmentation(LightningModule):
         network: nn.Module,
         loss: Mixture,
         config: TrainConfig,
-        known: Sequence[tuple[int, ...]],
-        names: Sequence[str],
+        grounds: Sequence[Ground],
         normalisation: Statistics,
     ) -> None:
         """A task for `network`.
@@ -87,13 +86,12 @@ class Segmentation(LightningModule):
             network: (N, C, H, W) -> (N, K, H, W) logits.
             loss: What is made small.
             config: The run.
-            known: Per ground, the classes its labels tell apart.
-            names: Per ground, the file to name when something goes wrong.
+            grounds: What the samples are cut from.
             normalisation: Of the training pixels.
         """
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.loss, self.config, self.known, self.names = loss, config, list(known), list(names)
+        self.loss, self.config, self.grounds = loss, config, list(grounds)
         self.average = Average(network, config.optimizer.ema)
         self.chance = Generator()
         low, high = torch.tensor(normalisation.value_range).T
@@ -129,16 +127,16 @@ class Segmentation(LightningModule):
         terms = self.partial_terms(logits, target, batch["ground"])
         loss = self.loss.total(terms)
         if not torch.isfinite(loss):
-            files = sorted({self.names[ground] for ground in batch["ground"].tolist()})
+            files = file_list(self.grounds[index] for index in batch["ground"].tolist())
             raise TrainingError(
-                f"loss={float(loss)} in step {self.global_step + 1} (samples of {', '.join(files)}). Expected a finite "
+                f"loss={float(loss.detach())} in step {self.global_step + 1} (samples of {files}). Expected a finite "
                 f"number. Lower the learning rate (now {self.config.optimizer.lr:g}), or look at these files."
             )
         return {"loss": loss} | {name: value.detach() for name, value in terms.items()}
 
     def partial_terms(self, logits: Tensor, target: Tensor, grounds: Tensor) -> dict[str, Tensor]:
         """Each group of samples whose labels know the same classes has its own loss; groups count by their samples."""
-        known = [self.known[ground] for ground in grounds.tolist()]
+        known = [self.grounds[index].known for index in grounds.tolist()]
         total = {name: logits.new_zeros((), dtype=torch.float32) for name in self.loss.factors}
         for group in sorted(set(known)):
             rows = torch.tensor([index for index, one in enumerate(known) if one == group], device=logits.device)
