@@ -13,7 +13,6 @@ _API = {
     "Products": "geoseg.pipeline",
     "Settings": "geoseg.pipeline",
     "Prediction": "geoseg.pipeline",
-    "evaluate": "geoseg.evaluate",
     "load_checkpoint": "geoseg.checkpoint",
     "resolve_model": "geoseg.checkpoint",
     "Scene": "geoseg.scene",

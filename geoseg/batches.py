@@ -109,12 +109,13 @@ def to_batch(tiles: Sequence[Tile], mean: Sequence[float], std: Sequence[float],
     channels, height, width = shapes.pop()
     batch = torch.empty((len(tiles), channels, height, width), dtype=dtype, memory_format=torch.channels_last)
     for sample, tile in zip(batch, tiles, strict=True):
+        invalid = None if tile.valid.all() else torch.from_numpy(~tile.valid)
         for channel, plane in enumerate(tile.data):
             x = torch.from_numpy(np.ascontiguousarray(plane)).to(torch.float32, copy=True)
             x.sub_(mean[channel]).mul_(1.0 / std[channel])
             if tile.data.dtype != np.uint8:
                 x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).clamp_(-_CLAMP, _CLAMP)
-            if not tile.valid.all():
-                x.masked_fill_(torch.from_numpy(~tile.valid), 0.0)
+            if invalid is not None:
+                x.masked_fill_(invalid, 0.0)
             sample[channel].copy_(x)
     return batch

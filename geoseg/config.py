@@ -2,16 +2,15 @@
 
 import os
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from geoseg.errors import ConfigError
-from geoseg.windows import Window
 
 TRAINING_SEEDS = 1_000_000
 """Synthetic towns for training have seeds below this; those of `geoseg demo` and of tests lie above it."""
@@ -22,7 +21,17 @@ PALETTE = ("#1a1a1a", "#e6194b", "#ffe119", "#3cb44b", "#4363d8", "#f58231", "#9
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Pixels = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Count, Count]
+
+
+def _not_empty(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = box
+    if right <= left or bottom <= top:
+        raise ValueError("a window [left, top, right, bottom] with left < right and top < bottom")
+    return box
+
+
+Edge = Annotated[int, Field(ge=0)]
+Box = Annotated[tuple[Edge, Edge, Edge, Edge], AfterValidator(_not_empty)]
 """A window as people write it: left, top, right, bottom in pixels, right and bottom excluded."""
 
 
@@ -67,9 +76,9 @@ class SceneSource(_Source):
     """Polygons outside which nothing is known."""
     bands: tuple[int | str, ...] | None = None
     """Numbers from 1, or names. None: every band but alpha."""
-    train: tuple[Pixels, ...] | None = None
+    train: tuple[Box, ...] | None = None
     """Windows to learn from. None: the whole scene, less the validation windows."""
-    val: tuple[Pixels, ...] | None = None
+    val: tuple[Box, ...] | None = None
     """Windows to validate on; nothing is learnt there, also where a training window overlaps them."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -243,21 +252,6 @@ class TrainConfig(_Strict):
     def class_colors(self) -> tuple[str, ...]:
         """Colours by index."""
         return tuple(item.color or PALETTE[index % len(PALETTE)] for index, item in enumerate(self.classes))
-
-
-def windows(boxes: Sequence[Pixels]) -> tuple[Window, ...]:
-    """Windows of boxes written as left, top, right, bottom.
-
-    Raises:
-        ConfigError: If a box is empty.
-    """
-    for left, top, right, bottom in boxes:
-        if right <= left or bottom <= top:
-            box = f"[{left}, {top}, {right}, {bottom}]"
-            raise ConfigError(f"window {box} is empty. Expected [left, top, right, bottom].")
-    return tuple(
-        Window(row=top, col=left, height=bottom - top, width=right - left) for left, top, right, bottom in boxes
-    )
 
 
 def load_config(path: Path | None, changes: Mapping[str, Any] | None = None) -> TrainConfig:

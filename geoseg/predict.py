@@ -175,7 +175,7 @@ class Runner:
         self.placement = placement or Placement.resolve()
         self.device, self.dtype = torch.device(self.placement.device), PRECISIONS[self.placement.precision]
         self.mean, self.std, self.classes, self.temperature = tuple(mean), tuple(std), classes, temperature
-        self.stride = int(model.stride)
+        self.stride = int(getattr(model, "stride"))  # noqa: B009  an attribute every model has
         model = fold_batchnorm(model.eval()).to(self.device, self.dtype, memory_format=torch.channels_last)
         self.model = model.requires_grad_(False)
         # One forward pass at a time on an accelerator, while other threads read and prepare; on the CPU each thread
@@ -262,12 +262,13 @@ class Runner:
     def _keep(self, z: Tensor, confidence: bool, probabilities: bool) -> Scores:
         """Logits (K, h, w) of one cell to uint8."""
         planes = z.contiguous(memory_format=torch.contiguous_format)
-        if not torch.isfinite(planes.sum(dtype=torch.float32)):
+        labels, best = argmax_planes(planes)
+        # NaN and infinity in any plane come up in the maximum.
+        if not torch.isfinite(best.sum(dtype=torch.float32)):
             raise CheckpointError(
                 f"the network returned non-finite logits in {self.placement.precision}. Expected finite numbers. "
                 "Try --precision float32; if that fails too, the checkpoint is broken."
             )
-        labels, best = argmax_planes(planes)
         if not (confidence or probabilities):
             return Scores(labels=labels.cpu().numpy())
         # exp(z - best) is 1 for the chosen class: its probability is one over the sum.
@@ -292,7 +293,8 @@ def argmax_planes(planes: Tensor) -> tuple[Tensor, Tensor]:
     best = planes[0]
     labels = torch.zeros(best.shape, dtype=torch.uint8, device=planes.device)
     for index, plane in enumerate(planes[1:], start=1):
-        labels.masked_fill_(plane > best, index)
+        # Indices rise, so the last plane to be larger than all before it is the maximum of these.
+        labels = torch.maximum(labels, (plane > best).view(torch.uint8).mul_(index))
         best = torch.maximum(best, plane)
     return labels, best
 

@@ -1,13 +1,17 @@
 """Raster: the only raster writer. Cells in, a Cloud Optimized GeoTIFF out: overviews, colours, class names, checked."""
 
+import json
+import logging
 import shutil
+import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
@@ -15,20 +19,28 @@ import rasterio.shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.checkpoint import ClassInfo
-from geoseg.errors import OutputError
+from geoseg.errors import GeosegError, OutputError
 from geoseg.grid import Grid
 from geoseg.windows import Window
 
 BLOCK = 512
 """Side of a block of every raster written."""
-_ENV = {"GDAL_CACHEMAX": 64 << 20, "GDAL_TIFF_INTERNAL_MASK": "TRUE"}
-_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
+
+_ENV = {
+    "GDAL_CACHEMAX": 64 << 20,
+    "GDAL_NUM_THREADS": "1",  # with more, GDAL does not say that the disk is full
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+    "GDAL_TIFF_OVR_BLOCKSIZE": str(BLOCK),
+    "COMPRESS_OVERVIEW": "ZSTD",
+    "ZSTD_LEVEL_OVERVIEW": "1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +68,9 @@ class RasterProfile:
 def write_cog(path: Path, cells: Iterable[tuple[Window, np.ndarray]], profile: RasterProfile) -> None:
     """Write cells as a Cloud Optimized GeoTIFF, read it again and compare.
 
-    Tiles of 512, deflate, overviews (nearest for classes, average for the rest), palette; class names go into a tag and,
-    as GDAL and QGIS read them, into `<path>.aux.xml`. Memory does not depend on the raster's size. Give a temporary
-    `path`: the file is not complete until this returns. The same cells give the same bytes.
+    Tiles of 512, deflate, overviews (nearest for classes, average of the valid pixels for the rest), palette. Class
+    names go into a tag and, as GDAL and QGIS read them, into `<path>.aux.xml`. Memory does not depend on the raster's
+    size. The same cells give the same bytes. The file is not complete until this returns: give a temporary `path`.
 
     Args:
         path: File to write; one that exists is replaced.
@@ -66,32 +78,36 @@ def write_cog(path: Path, cells: Iterable[tuple[Window, np.ndarray]], profile: R
         profile: The rest.
 
     Raises:
-        OutputError: If it cannot be written, or does not read back as it was written (a full disk may be silent).
+        OutputError: If it cannot be written, or does not read back as it was written.
     """
     plain = path.with_name(path.name + ".cells")
     try:
-        with warnings.catch_warnings(), rasterio.Env(**_ENV):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with _door(path):
             sums = _write_plain(plain, cells, profile)
-            rasterio.shutil.copy(plain, path, driver="COG", **_cog_options(profile))
-            _compare(path, sums, profile)
-    except _ERRORS as err:
-        if isinstance(err, OutputError):
-            raise
-        raise OutputError(
-            f"{path} cannot be written ({' '.join(str(err).split())}). Expected a disk with room."
-        ) from err
+            rasterio.shutil.copy(
+                plain,
+                path,
+                driver="COG",
+                compress="DEFLATE",
+                level=1,
+                blocksize=BLOCK,
+                bigtiff="IF_SAFER",
+                overviews="FORCE_USE_EXISTING",
+            )
+        with _door(path), rasterio.open(path, driver="GTiff") as src:
+            _check_profile(path, src, profile)
+            _check_pixels(path, src, sums)
+        if profile.classes:
+            _write_class_names(path.with_name(path.name + ".aux.xml"), profile)
     finally:
-        plain.unlink(missing_ok=True)
-        plain.with_name(plain.name + ".aux.xml").unlink(missing_ok=True)
-    if profile.classes:
-        _write_class_names(path.with_name(path.name + ".aux.xml"), profile)
+        for side in ("", ".aux.xml"):
+            plain.with_name(plain.name + side).unlink(missing_ok=True)
 
 
 def _write_plain(
     path: Path, cells: Iterable[tuple[Window, np.ndarray]], profile: RasterProfile
 ) -> list[tuple[Window, int]]:
-    """All cells into a tiled GeoTIFF without overviews; returns each one's checksum."""
+    """All cells into a tiled GeoTIFF with overviews, which GDAL can then put in a COG's order; returns checksums."""
     grid, sums = profile.grid, []
     placed = {} if grid.transform.is_identity else {"transform": grid.transform}
     with rasterio.open(
@@ -103,20 +119,29 @@ def _write_plain(
         for window, pixels in cells:
             dst.write(pixels.reshape(-1, *window.shape), window=_box(window))
             sums.append((window, zlib.crc32(np.ascontiguousarray(pixels).data)))
+    if levels := _levels(grid.shape):
+        with rasterio.open(path, "r+", driver="GTiff") as dst:
+            # Left to the COG driver, overviews cost three times as much.
+            dst.build_overviews(levels, Resampling.nearest if profile.classes else Resampling.average)
     return sums
 
 
-def _describe(dst: rasterio.io.DatasetWriter, profile: RasterProfile) -> None:
-    """Everything that is neither pixel nor profile."""
+def _levels(shape: tuple[int, int]) -> list[int]:
+    """Factors of the overviews: 2, 4, ... until one fits into a block."""
+    levels = []
+    while max(shape) > BLOCK * 2 ** len(levels):
+        levels.append(2 ** (len(levels) + 1))
+    return levels
+
+
+def _describe(dst: DatasetWriter, profile: RasterProfile) -> None:
+    """Everything that is neither pixel nor creation option."""
     dst.descriptions = tuple(profile.bands)
     dst.update_tags(**profile.tags)
     if profile.scale != 1.0:
         dst.scales = (profile.scale,) * len(profile.bands)
     if profile.classes:
-        dst.update_tags(
-            GEOSEG_CLASSES=",".join(item.name for item in profile.classes),
-            GEOSEG_COLORS=",".join(item.color for item in profile.classes),
-        )
+        dst.update_tags(GEOSEG_CLASSES=json.dumps([item.name for item in profile.classes], ensure_ascii=False))
         dst.write_colormap(1, {value: (*_rgb(item.color), 255) for value, item in enumerate(profile.classes)})
         dst.colorinterp = [ColorInterp.palette]
     if profile.gcps:
@@ -126,38 +151,30 @@ def _describe(dst: rasterio.io.DatasetWriter, profile: RasterProfile) -> None:
         dst.rpcs = profile.rpcs
 
 
-def _cog_options(profile: RasterProfile) -> dict[str, Any]:
-    return {
-        "compress": "DEFLATE",
-        "level": 1,
-        "blocksize": BLOCK,
-        "bigtiff": "IF_SAFER",
-        "overviews": "IGNORE_EXISTING",
-        "overview_resampling": "NEAREST" if profile.classes else "AVERAGE",
+def _check_profile(path: Path, src: DatasetReader, profile: RasterProfile) -> None:
+    """The georeference and the rest as a reader will find them."""
+    shape, grid = src.shape, profile.grid
+    same = {
+        "size": shape == grid.shape and src.count == len(profile.bands),
+        "nodata value": src.nodata == profile.nodata,
+        "transform": np.allclose(src.transform[:6], grid.transform[:6], rtol=1e-12, atol=1e-12),
+        "CRS": _same_crs(src.crs, grid.crs),
+        "ground control points": len(src.gcps[0]) == (len(profile.gcps[0]) if profile.gcps else 0),
+        "RPCs": bool(src.rpcs) == bool(profile.rpcs),
+        "overviews": src.overviews(1) == _levels(shape),
     }
+    wrong = [name for name, equal in same.items() if not equal]
+    if wrong:
+        raise OutputError(f"{path}: {', '.join(wrong)} read back otherwise than written. Expected the scene's own.")
 
 
-def _compare(path: Path, sums: list[tuple[Window, int]], profile: RasterProfile) -> None:
-    """The file as a reader will find it."""
-    with rasterio.open(path, driver="GTiff") as src:
-        wrong = [
-            name
-            for name, have, want in (
-                ("size", src.shape, profile.grid.shape),
-                ("nodata value", src.nodata, profile.nodata),
-                ("transform", src.transform.almost_equals(profile.grid.transform, 1e-9), True),
-                ("CRS", _same_crs(src.crs, profile.grid.crs), True),
+def _check_pixels(path: Path, src: DatasetReader, sums: list[tuple[Window, int]]) -> None:
+    for window, checksum in sums:
+        if zlib.crc32(src.read(window=_box(window)).data) != checksum:
+            raise OutputError(
+                f"{path} does not read back as it was written (rows {window.row} to {window.stop_row - 1}, columns "
+                f"{window.col} to {window.stop_col - 1}). Expected a disk that keeps what it is given. Is it full?"
             )
-            if have != want
-        ]
-        if wrong:
-            raise OutputError(f"{path}: the {wrong[0]} is not what was written. Expected it to be kept. Report this.")
-        for window, checksum in sums:
-            if zlib.crc32(src.read(window=_box(window)).data) != checksum:
-                raise OutputError(
-                    f"{path} does not read back as it was written (rows {window.row} to {window.stop_row - 1}). "
-                    "Expected a disk that keeps what it is given. Is it full?"
-                )
 
 
 def _same_crs(have: CRS | None, want: str | None) -> bool:
@@ -177,39 +194,85 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 def _write_class_names(path: Path, profile: RasterProfile) -> None:
     """Category names and an attribute table, where GDAL looks for them; what GDAL put there itself is kept."""
-    root = ElementTree.parse(path).getroot() if path.exists() else ElementTree.Element("PAMDataset")  # noqa: S314
+    root = ET.parse(path).getroot() if path.exists() else ET.Element("PAMDataset")  # noqa: S314
     band = root.find("PAMRasterBand[@band='1']")
-    band = ElementTree.SubElement(root, "PAMRasterBand", band="1") if band is None else band
-    names = ElementTree.SubElement(band, "CategoryNames")
-    table = ElementTree.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
+    band = ET.SubElement(root, "PAMRasterBand", band="1") if band is None else band
+    names = ET.SubElement(band, "CategoryNames")
+    table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
     for index, (name, kind, usage) in enumerate(
         [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
     ):
-        column = ElementTree.SubElement(table, "FieldDefn", index=str(index))
+        column = ET.SubElement(table, "FieldDefn", index=str(index))
         for tag, value in (("Name", name), ("Type", kind), ("Usage", usage)):
-            ElementTree.SubElement(column, tag).text = str(value)
+            ET.SubElement(column, tag).text = str(value)
     for value, item in enumerate(profile.classes):
-        ElementTree.SubElement(names, "Category").text = item.name
-        row = ElementTree.SubElement(table, "Row", index=str(value))
+        ET.SubElement(names, "Category").text = item.name
+        row = ET.SubElement(table, "Row", index=str(value))
         for cell in (value, item.name, *_rgb(item.color)):
-            ElementTree.SubElement(row, "F").text = str(cell)
-    ElementTree.indent(root)
+            ET.SubElement(row, "F").text = str(cell)
+    ET.indent(root)
+    with _door(path):
+        path.write_bytes(ET.tostring(root, encoding="utf-8") + b"\n")
+
+
+@contextmanager
+def _door(path: Path) -> Iterator[None]:
+    """GDAL with our settings; its errors, those that it only logs too, as an OutputError."""
+    listener = _Listener()
     try:
-        path.write_bytes(ElementTree.tostring(root, encoding="utf-8") + b"\n")
-    except OSError as err:
-        raise OutputError(f"{path} cannot be written ({err.strerror}). Expected a disk with room.") from err
+        with warnings.catch_warnings(), rasterio.Env(**_ENV), listener:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            yield
+    except GeosegError:
+        raise
+    except (RasterioError, CPLE_BaseError, OSError, UnicodeError, ValueError) as err:
+        words = str(err.__cause__ or err)
+        raise OutputError(_unwritten(path, words)) from err
+    if listener.words:
+        raise OutputError(_unwritten(path, listener.words[0]))
+
+
+def _unwritten(path: Path, words: str) -> str:
+    return f"{path} cannot be written ({' '.join(words.split()).rstrip('.')}). Expected a disk with room."
+
+
+class _Listener(logging.Handler):
+    """Hears GDAL's errors on this thread: on a full disk rasterio logs them and goes on as if nothing had happened."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.words: list[str] = []
+        self._thread = threading.get_ident()
+        self._loggers = [logging.getLogger(name) for name in ("rasterio._env", "rasterio._err")]
+        self._levels = [logger.level for logger in self._loggers]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message if it is an error of this thread."""
+        words = record.getMessage()
+        if record.thread == self._thread and (record.levelno >= logging.ERROR or "signalled an error" in words):
+            self.words.append(words.partition("msg=")[2].strip("'\"") or words)
+
+    def __enter__(self) -> None:
+        for logger in self._loggers:
+            logger.addHandler(self)
+            logger.setLevel(logging.INFO)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.removeHandler(self)
+            logger.setLevel(level)
 
 
 def check_free_space(folder: Path, pixels: int, *, probability_bands: int) -> None:
     """Refuse a run that the disk cannot hold, before it begins.
 
-    Counted are half a byte per pixel for classes and a byte and a half for each band of probabilities, which hardly
-    compress: the spool, the raster before its overviews are made, and the raster itself, with room to spare.
+    Counted are half a byte per pixel for classes and two and a half bytes for each band of probabilities, which hardly
+    compress: the spool, the raster before it is put in a COG's order, and the raster itself, with overviews.
 
     Raises:
         OutputError: If the folder's disk has less room.
     """
-    need = int(pixels * (0.5 + 1.5 * probability_bands))
+    need = int(pixels * (0.5 + 2.5 * probability_bands))
     free = shutil.disk_usage(folder).free
     if need > free:
         raise OutputError(

@@ -1,5 +1,6 @@
 """Scene: the only raster reader. Bands, valid pixels, windowed reads of local files and of URLs."""
 
+import json
 import math
 import os
 import re
@@ -25,7 +26,7 @@ from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 
 from geoseg.batches import Tile
-from geoseg.errors import BandError, SceneError, UsageError
+from geoseg.errors import BandError, GeosegError, SceneError, UsageError
 from geoseg.grid import Grid
 from geoseg.windows import Window
 
@@ -39,12 +40,13 @@ _DRIVERS = {
     b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
     b"\xff\x4f\xff\x51": "JP2OpenJPEG",
 }
-"""First bytes of a file -> GDAL driver. A file is read by its content, and by these drivers only: others (VRT, HFA, MEM)
-name further files, or memory, to read, and VRT can run code."""
+"""First bytes of a file -> GDAL driver. A file is read by its content, and by these drivers only: others (VRT, HFA,
+MEM) name further files, or memory, to read, and VRT can run code."""
 
 _ACCEPTED = "Expected a GeoTIFF, JPEG 2000, PNG or JPEG file"
 _REMOTE = re.compile(r"(https?|s3|gs|az)://|/vsi(curl|s3|gs|az)/")
 _SHOWN_BANDS = 12
+_FURTHEST_DEGREE = 540  # longitudes may go round from any start
 
 _MAX_BLOCK_BYTES = 512 << 20
 """A block is decoded whole: a file with larger ones would break the promise of bounded memory."""
@@ -62,10 +64,11 @@ _GDAL_REMOTE = {
     "GDAL_NUM_THREADS": "1",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the server, no requests for files beside it
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "30",  # seconds for a request; GDAL waits for ever by default
+    "GDAL_HTTP_TIMEOUT": "60",  # seconds for a request; GDAL waits for ever by default
+    "GDAL_HTTP_LOW_SPEED_TIME": "10",  # seconds in which less than a hundred bytes a second came
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
     "GDAL_HTTP_MAX_RETRY": "2",
     "GDAL_HTTP_RETRY_DELAY": "1",
-    "AWS_EC2_METADATA_DISABLED": "TRUE",
 }
 _opening = threading.Lock()  # warnings.catch_warnings, used while opening, is not thread-safe
 
@@ -89,7 +92,7 @@ class SceneSource:
     bands: tuple[int, ...]
     """Band numbers, from 1, in the order they are read."""
     nodata: float | None = None
-    """Overrides the value the file declares. Infinity: no value at all (NaN means the same, and is not equal to itself)."""
+    """Overrides the value the file declares. Infinity: no value at all (as NaN, which is not equal to itself)."""
 
     def open(self) -> "Scene":
         """The scene, with a handle of its own.
@@ -112,8 +115,8 @@ class SceneSource:
 class Scene:
     """A georeferenced input raster, open for reading: a Reader. Made by `Scene.open`; one per thread.
 
-    A pixel is valid as GDAL's dataset mask has it, over the chosen bands: where the scene has an alpha band, it is not 0
-    there; else where it has a mask, that says so; else any band differs from nodata. And every band is finite.
+    A pixel is valid as GDAL's dataset mask has it, over the chosen bands. With an alpha band: where that is not 0.
+    Else, with a mask: where that says so. Else: where any band differs from nodata. And every band must be finite.
     """
 
     def __init__(self, path: str, dataset: DatasetReader, bands: tuple[Band, ...], nodata: float | None):
@@ -124,10 +127,10 @@ class Scene:
         self._dataset = dataset
         self._indexes = [band.index for band in bands]
         self._override = nodata
+        self._gdal = _environment(path, dataset)
         self._alpha = next((i for i, color in enumerate(dataset.colorinterp, 1) if color is ColorInterp.alpha), None)
         flags = dataset.mask_flag_enums[self._indexes[0] - 1]
         self._has_mask = self._alpha is None and MaskFlags.per_dataset in flags
-        self._gdal = _environment(path, dataset)
 
     @classmethod
     def open(
@@ -147,24 +150,24 @@ class Scene:
         path = str(path)
         remote = _REMOTE.match(path) is not None
         driver = "GTiff" if remote else _driver(path)
-        with _translated(path, "cannot be opened"), _opening, rasterio.Env(**_options(remote)):
+        if nodata is not None and not math.isfinite(nodata):
+            nodata = math.inf
+        with _door(path, "cannot be opened", _options(remote)), _opening:
             name = path if remote else os.fsencode(Path(path).absolute()).decode()
             with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
                 dataset = rasterio.open(name, driver=driver)
-        try:
-            chosen = _choose(path, dataset, bands)
-            _check(path, dataset, chosen)
-            if nodata is not None and not math.isfinite(nodata):
-                nodata = math.inf
-            return cls(path, dataset, chosen, nodata)
-        except BaseException:
-            dataset.close()
-            raise
+            try:
+                chosen = _choose(path, dataset, bands)
+                _check(path, dataset, chosen)
+                return cls(path, dataset, chosen, nodata)
+            except BaseException:
+                dataset.close()
+                raise
 
     @cached_property
     def grid(self) -> Grid:
-        """Shape, transform and CRS. The identity transform for scenes placed by control points or RPCs, or not at all."""
-        with _translated(self.path, "has an unusable georeference"):
+        """Shape, transform and CRS. The transform is the identity where none is given, beside GCPs and RPCs too."""
+        with _door(self.path, "has an unusable georeference", self._gdal):
             crs = self._dataset.crs
             return Grid(
                 shape=self._dataset.shape,
@@ -206,35 +209,45 @@ class Scene:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the values 0, 1, ... of a class raster written by geoseg; empty for other rasters."""
-        names = self._dataset.tags().get("GEOSEG_CLASSES")
-        return tuple(names.split(",")) if names else ()
+        with _door(self.path, "has unusable tags", self._gdal):
+            text = self._dataset.tags().get("GEOSEG_CLASSES", "[]")
+        try:
+            names = json.loads(text)
+        except ValueError:
+            return ()
+        return tuple(map(str, names)) if isinstance(names, list) else ()
 
     def fingerprint(self) -> dict[str, Any]:
         """See `SceneSource.fingerprint`."""
-        files = {} if _REMOTE.match(self.path) else {name: os.stat(name) for name in self._dataset.files}  # noqa: PTH116
+        with _door(self.path, "cannot be examined", self._gdal):
+            # Masks, world files and .aux.xml decide pixels and georeference, too.
+            names = [] if _REMOTE.match(self.path) else sorted(self._dataset.files)
+            files = {Path(name).name: Path(os.fsdecode(name.encode())).stat() for name in names}
         return {
             "shape": list(self.grid.shape),
             "dtype": self.dtype.name,
             "bands": list(self._indexes),
             "nodata": [None if value is None else repr(value) for value in self.nodata],
-            "files": [[Path(name).name, file.st_size, file.st_mtime_ns] for name, file in sorted(files.items())],
+            "files": [[name, file.st_size, file.st_mtime_ns] for name, file in files.items()],
         }
 
     def remarks(self) -> list[str]:
         """What a user should know of this file before trusting a result, a phrase each."""
         dataset, grid = self._dataset, self.grid
         left, bottom, right, top = grid.bounds
-        bits = dataset.tags(self._indexes[0], ns="IMAGE_STRUCTURE").get("NBITS")
+        with _door(self.path, "cannot be examined", self._gdal):
+            bits = dataset.tags(self._indexes[0], ns="IMAGE_STRUCTURE").get("NBITS")
+            images = len(dataset.subdatasets)
         said = {
             "is placed by ground control points: they are carried to the output, all else is in pixels": self.gcps,
             "is placed by RPCs: they are carried to the output, all else is in pixels": (
                 self.rpcs and grid.transform.is_identity
             ),
             "has a CRS but no transform: its georeference is incomplete": grid.crs and grid.transform.is_identity,
-            f"has bounds {left:.6g} to {right:.6g}, {bottom:.6g} to {top:.6g} that are no degrees, which its CRS is in": (
-                dataset.crs and dataset.crs.is_geographic and max(map(abs, (left, right, bottom, top))) > 541
+            f"has a CRS in degrees and bounds that are none ({left:.6g}, {bottom:.6g}, {right:.6g}, {top:.6g})": (
+                dataset.crs and dataset.crs.is_geographic and max(map(abs, grid.bounds)) > _FURTHEST_DEGREE
             ),
-            "holds several images: the first is read": len(dataset.subdatasets) > 1,
+            "holds several images: the first is read": images > 1,
             "holds indexes into a colour table, not brightness": ColorInterp.palette in dataset.colorinterp,
             f"holds values of {bits} bits, which are taken as they are": bits,
             "declares a nodata value beside an alpha band: the alpha band decides": (
@@ -255,7 +268,7 @@ class Scene:
         place = windows.Window(window.col, window.row, window.width, window.height)
         where = f"rows {window.row}-{window.stop_row - 1}, columns {window.col}-{window.stop_col - 1}"
         extra = [self._alpha] if self._alpha else []
-        with _translated(self.path, f"cannot be read at {where}"), rasterio.Env(**self._gdal):
+        with _door(self.path, f"cannot be read at {where}", self._gdal):
             data = self._dataset.read(self._indexes + extra, window=place)
             masked = self._dataset.read_masks(self._indexes[0], window=place) if self._has_mask else None
         if self._alpha:
@@ -317,16 +330,15 @@ def _driver(path: str) -> str:
     if not path:
         raise SceneError(f"scene='' is an empty name. {_ACCEPTED}.")
     try:
-        mode = Path(path).stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise SceneError(f"{path} is a folder. {_ACCEPTED}.")
-        if not stat.S_ISREG(mode):
-            raise SceneError(f"{path} is no ordinary file. {_ACCEPTED}.")
-        with Path(path).open("rb") as file:
-            start = file.read(32)
+        mode, start = Path(path).stat().st_mode, b""
+        if stat.S_ISREG(mode):
+            with Path(path).open("rb") as file:
+                start = file.read(32)
     except (OSError, ValueError) as err:
-        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        reason = getattr(err, "strerror", None) or err
         raise SceneError(f"{path} cannot be opened ({reason}). {_ACCEPTED}.") from err
+    if not stat.S_ISREG(mode):
+        raise SceneError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no ordinary file'}. {_ACCEPTED}.")
     for magic, driver in _DRIVERS.items():
         if start.startswith(magic):
             return driver
@@ -411,11 +423,14 @@ def _check(path: str, dataset: DatasetReader, bands: Sequence[Band]) -> None:
 
 
 @contextmanager
-def _translated(path: str, problem: str) -> Iterator[None]:
-    """GDAL's and the system's errors, and names that GDAL cannot be told, as one SceneError."""
+def _door(path: str, problem: str, options: dict[str, Any]) -> Iterator[None]:
+    """GDAL with our settings; its errors and the system's, and names that GDAL cannot be told, as one SceneError."""
     try:
-        yield
+        with rasterio.Env(**options):
+            yield
+    except GeosegError:
+        raise
     except (RasterioError, CPLE_BaseError, OSError, UnicodeError, MemoryError) as err:
         # rasterio says "Read failed. See previous exception for details."; what GDAL said is its cause.
-        words = str(err.__cause__ or err).strip() or type(err).__name__
-        raise SceneError(f"{path} {problem} ({words.rstrip('.')}). Expected a complete, undamaged file.") from err
+        words = " ".join(str(err.__cause__ or err).split()).rstrip(".") or type(err).__name__
+        raise SceneError(f"{path} {problem} ({words}). Expected a complete, undamaged file.") from err

@@ -1,11 +1,12 @@
 """Run by QGIS's own Python: open a class raster and a GeoPackage as a user does, and say what QGIS made of them.
 
-python3 qgis_probe.py RASTER GPKG FOLDER: JSON on stdout; raster.png, vectors.png and both.png in FOLDER.
+python3 qgis_probe.py FOLDER GPKG RASTER...: JSON on stdout; the first raster and the layers as pictures in FOLDER.
 """
 
 import json
 import os
 import sys
+from pathlib import Path
 
 from qgis.core import (
     QgsApplication,
@@ -65,18 +66,21 @@ def draw(layers, extent, path):
     job.renderedImage().save(path)
 
 
-def main(raster_path, vector_path, folder):
-    raster = QgsRasterLayer(raster_path, "classes")
-    vectors = {}
+def main(folder, vector_path, *raster_paths):
+    rasters = [QgsRasterLayer(path, Path(path).stem) for path in raster_paths]
+    vectors = []
     for sublayer in QgsProviderRegistry.instance().querySublayers(vector_path):
         layer = QgsVectorLayer(sublayer.uri(), sublayer.name(), "ogr")
         if layer.isSpatial():
-            vectors[sublayer.name()] = layer
-    draw([raster], raster.extent(), f"{folder}/raster.png")
-    draw([*vectors.values()], raster.extent(), f"{folder}/vectors.png")
-    draw([*vectors.values(), raster], raster.extent(), f"{folder}/both.png")
-    found = {name: describe_vector(layer) for name, layer in vectors.items()}
-    print(json.dumps({"raster": describe_raster(raster), "vectors": found}), flush=True)
+            vectors.append(layer)
+    extent = rasters[0].extent()
+    for name, layers in {"raster": rasters[:1], "vectors": vectors, "both": vectors + rasters[:1]}.items():
+        draw(layers, extent, f"{folder}/{name}.png")
+    found = {
+        "rasters": {layer.name(): describe_raster(layer) for layer in rasters},
+        "vectors": {layer.name(): describe_vector(layer) for layer in vectors},
+    }
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

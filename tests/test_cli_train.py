@@ -1,5 +1,6 @@
 """`geoseg train`: what is printed where, and how wrong use is answered."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,23 @@ def test_wrong_use_is_one_line_and_leaves_nothing(tiles, tmp_path, args, code, s
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_best_checkpoint(tiles, tmp_path, number, code):
+    args = [tiles, "-o", tmp_path / "run", "--classes", "background,building", *SMALL, "--epochs", "100000"]
+    command = [sys.executable, "-m", "geoseg.cli.main", "train", *map(str, args)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 2/"):
+                process.send_signal(number)
+                break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert out == ""
+    assert err.splitlines()[-1] in ("Interrupted.", "Terminated.")
+    assert load_checkpoint(tmp_path / "run" / "model.safetensors")
 
 
 def test_an_existing_run_is_kept(tiles, tmp_path):

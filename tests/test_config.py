@@ -18,10 +18,8 @@ from geoseg.config import (
     load_config,
     parse_change,
     resolve_path,
-    windows,
 )
 from geoseg.errors import ConfigError
-from geoseg.windows import Window
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
 
@@ -74,6 +72,10 @@ def test_the_shipped_configs_are_there():
         ("data: {sources: [{folder: a, values: {7: tree}}]}", "names class 'tree'"),
         ("classes: [{name: a}, {name: a}]", "classes has a name twice"),
         ("classes: [{name: a}]", "classes is wrong"),
+        (
+            "data: {sources: [{scene: a, labels: b, val: [[5, 1, 5, 9]]}]}",
+            "data.sources[0].val[0].* window [left, top,",
+        ),
         ("augmentation: {zoom: [2, 1]}", "a range runs downwards"),
         (f"data: {{sources: [{{synthetic: 1, seed: {TRAINING_SEEDS}}}]}}", "data.sources[0].seed=1000000 is wrong"),
         (f"data: {{sources: [{{synthetic: 2, seed: {TRAINING_SEEDS - 1}}}]}}", "seeds of data.sources[0]"),
@@ -177,12 +179,6 @@ def test_classes_without_a_colour_take_one_from_the_palette():
     config = load_config(None, {"classes": [{"name": "a"}, {"name": "b", "color": "#00ff00"}]})
     assert config.class_names == ("a", "b")
     assert config.class_colors == (PALETTE[0], "#00ff00")
-
-
-def test_boxes_become_windows_and_empty_ones_are_refused():
-    assert windows([(2, 1, 5, 9)]) == (Window(row=1, col=2, height=8, width=3),)
-    with pytest.raises(ConfigError, match=r"window \[5, 1, 5, 9\] is empty"):
-        windows([(5, 1, 5, 9)])
 
 
 def test_towns_for_training_keep_clear_of_the_demo(tmp_path):

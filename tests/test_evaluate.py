@@ -24,7 +24,6 @@ from geoseg.evaluate import evaluate
 from geoseg.grid import Grid
 from geoseg.metrics import ConfusionMatrix
 from geoseg.raster import RasterProfile, write_cog
-from geoseg.scene import CLASSES_TAG
 from geoseg.windows import Window
 
 UTM = "EPSG:32637"
@@ -32,14 +31,20 @@ TRANSFORM = Affine.translation(500_000, 9_000_000) @ Affine.scale(0.5, -0.5)
 BOTH = ("building", "road")
 
 
-def write_raster(path: Path, values: np.ndarray, transform=TRANSFORM, crs=UTM, nodata=255, names=()) -> Path:
+def write_raster(path: Path, values: np.ndarray, transform=TRANSFORM, crs=UTM, nodata=255) -> Path:
     bands = values[None] if values.ndim == 2 else values
     count, height, width = bands.shape
     profile = {"count": count, "height": height, "width": width, "dtype": bands.dtype, "crs": crs, "nodata": nodata}
     with rasterio.open(path, "w", driver="GTiff", transform=transform, **profile) as dataset:
         dataset.write(bands)
-        if names:
-            dataset.update_tags(**{CLASSES_TAG: json.dumps([{"name": name, "color": "#808080"} for name in names])})
+    return path
+
+
+def write_named(path: Path, values: np.ndarray, *names: str) -> Path:
+    """As geoseg writes it, with names of classes."""
+    grid = Grid(shape=values.shape, transform=TRANSFORM, crs=CRS.from_user_input(UTM).to_wkt())
+    classes = [ClassInfo(name=name, color="#102030") for name in names]
+    write_cog(path, [(grid.window, values)], RasterProfile(grid=grid, classes=classes))
     return path
 
 
@@ -207,7 +212,7 @@ def test_vector_reference_equals_its_raster(tmp_path):
 
 def test_what_the_reference_does_not_know_is_not_scored(tmp_path, caplog):
     """Labels of buildings alone: a predicted road is no error, and no building either."""
-    path = write_raster(tmp_path / "p.tif", town(), names=("background", *BOTH))
+    path = write_named(tmp_path / "p.tif", town(), "background", *BOTH)
     labels = write_boxes(tmp_path / "l.gpkg", [(3, 2, 12, 8)], kind=["building"])
     with caplog.at_level(logging.WARNING, "geoseg"):
         result = evaluate(path, labels)
@@ -241,10 +246,10 @@ def test_labelled_area(tmp_path):
 
 
 def test_rasters_are_matched_by_class_name(tmp_path, caplog):
-    predicted = write_raster(tmp_path / "p.tif", town(), names=("background", *BOTH))
+    predicted = write_named(tmp_path / "p.tif", town(), "background", *BOTH)
     swapped = np.array([0, 2, 1, 3, *[255] * 252], np.uint8)[town()]
     swapped[0, :3] = 3
-    target = write_raster(tmp_path / "t.tif", swapped, names=("background", "road", "building", "water"))
+    target = write_named(tmp_path / "t.tif", swapped, "background", "road", "building", "water")
     with caplog.at_level(logging.WARNING, "geoseg"):
         result = evaluate(predicted, target)
     assert result.scores.accuracy == 1
@@ -253,16 +258,13 @@ def test_rasters_are_matched_by_class_name(tmp_path, caplog):
     only = evaluate(predicted, target, classes=("road",))
     assert [s.name for s in only.scores.classes] == ["background", "road"]
     assert only.merged == ("building",)
-    strange = write_raster(tmp_path / "s.tif", town(), names=("other", "tree", "hut"))
+    strange = write_named(tmp_path / "s.tif", town(), "other", "tree", "hut")
     with pytest.raises(LabelsError, match=r"s.tif knows other, tree, hut, .*p.tif background, building, road"):
         evaluate(predicted, strange)
 
 
-def test_a_raster_that_geoseg_wrote(tmp_path):
-    path = tmp_path / "p.tif"
-    classes = [ClassInfo(name=name, color="#102030") for name in ("background", *BOTH)]
-    grid = Grid(shape=(20, 30), transform=TRANSFORM, crs=CRS.from_user_input(UTM).to_wkt())
-    write_cog(path, [(grid.window, town())], RasterProfile(grid=grid, classes=classes))
+def test_a_raster_names_its_own_classes(tmp_path):
+    path = write_named(tmp_path / "p.tif", town(), "background", *BOTH)
     scores = evaluate(path, path).scores
     assert scores.mean_iou == 1
     assert (scores.pixels, scores.ignored) == (20 * 29, 20)
@@ -275,7 +277,7 @@ def test_classes_that_are_not_there(tmp_path):
     labels = write_boxes(tmp_path / "l.gpkg", [(3, 2, 12, 8)], kind=["tree"])
     with pytest.raises(LabelsError, match=r"l.gpkg does not say of its features whether they are hut or shed"):
         evaluate(path, labels, classes=("hut", "shed"))
-    named = write_raster(tmp_path / "n.tif", town(), names=("background", *BOTH))
+    named = write_named(tmp_path / "n.tif", town(), "background", *BOTH)
     with pytest.raises(UsageError, match=r"class='hut' is not in .*n.tif. Expected some of background, building, road"):
         evaluate(named, named, classes=("hut",))
 

@@ -15,13 +15,14 @@ from torch import nn
 
 from geoseg.checkpoint import load_checkpoint, save_checkpoint
 from geoseg.config import load_config
-from geoseg.errors import OutputError, OutputExistsError, TrainingError, UsageError
+from geoseg.errors import ConfigError, OutputError, OutputExistsError, TrainingError, UsageError
 from geoseg.losses import parse_mixture
 from geoseg.predict import Placement
-from geoseg.training import fit
-from geoseg.training.fit import Epoch, check_run, checkpoint_keys, mean_foreground, train, validate
+from geoseg.training.fit import check_run, checkpoint_keys, train
+from geoseg.training.journal import Epoch
 from geoseg.training.samples import IGNORED, Statistics
 from geoseg.training.task import Average, Segmentation, merge_unknown, rate
+from geoseg.training.validate import mean_foreground, validate
 
 TINY = {
     "arch_args": {"width": 4, "depth": 2},
@@ -315,6 +316,11 @@ def test_a_checkpoint_of_another_shape_is_refused(tiles, tmp_path, changes, said
     assert not (tmp_path / "second").exists()
 
 
+def test_a_cell_that_the_model_cannot_have_is_refused(tiles, tmp_path):
+    with pytest.raises(ConfigError, match="cell_side=66 is no multiple of the model's stride 4"):
+        train(tiny(tiles, cell_side=66), tmp_path / "run")
+
+
 # --- runs that end badly
 
 
@@ -345,7 +351,7 @@ def test_an_empty_folder_is_written_and_a_file_is_not(tmp_path):
 def test_a_loss_that_is_not_finite_stops_and_names_the_files(tiles, tmp_path):
     with pytest.raises(TrainingError, match=r"step \d+ \(samples of .*tile_\d.*Lower the learning rate \(now 1e\+30\)"):
         train(tiny(tiles, steps_per_epoch=40, **{"optimizer.lr": 1e30}), tmp_path / "run")
-    assert not list((tmp_path / "run").glob("*"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(tiles, tmp_path, monkeypatch):
@@ -408,7 +414,3 @@ def test_uint16_scenes_of_other_bands_train_too(tmp_path):
     header = load_checkpoint(path).header
     assert (len(header.bands), header.dtype) == (2, "uint16")
     assert header.value_range[0][1] > 2000
-
-
-def test_the_module_names_the_files_of_a_run_folder():
-    assert (fit.CHECKPOINT, fit.CONFIG, fit.METRICS) == ("model.safetensors", "config.yaml", "metrics.csv")

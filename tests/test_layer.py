@@ -155,7 +155,7 @@ def test_any_file_name(tmp_path):
     "names", [["Water", "water"], ["layer_styles"], ["gpkg_contents"], ["sqlite_x"], ["rtree_a_geom"], [""]]
 )
 def test_impossible_names(path, names):
-    with pytest.raises(UsageError, match="layer name"):
+    with pytest.raises(UsageError, match="cannot be in a GeoPackage"):
         write_layers(path, {name: squares(1) for name in names})
     assert not path.exists()
 

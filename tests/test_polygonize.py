@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.features import rasterize
-from rasterio.io import MemoryFile
 from scipy import ndimage
 
 from geoseg.errors import SceneError, UsageError
@@ -230,8 +229,20 @@ def test_what_cannot_be_read(tmp_path):
 
 
 def test_impossible_class(tmp_path):
-    with pytest.raises(UsageError, match=r"Expected 0\.\.255"):
+    with pytest.raises(UsageError, match=r"of 0\.\.255"):
         polygonize(write(tmp_path / "a.tif", np.ones((2, 2), np.uint8)), {300: "building"})
+
+
+def test_classes_that_would_share_a_layer(tmp_path):
+    with pytest.raises(UsageError, match="'buildings' cannot be"):
+        polygonize(write(tmp_path / "a.tif", np.ones((2, 2), np.uint8)), {1: "building", 2: "buildings"})
+
+
+def test_the_model_is_taken_from_the_tags(tmp_path):
+    path = write(tmp_path / "a.tif", np.ones((2, 2), np.uint8))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(GEOSEG_ARCH="unet", GEOSEG_CHECKPOINT="0123456789abcdef")
+    assert polygonize(path, CLASSES)["building"]["source"].item() == "unet 0123456789ab"
 
 
 def test_the_input_is_left_alone(tmp_path):
@@ -240,12 +251,6 @@ def test_the_input_is_left_alone(tmp_path):
     polygonize(path, CLASSES)
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
     assert path.read_bytes() == before
-
-
-def test_memory_file_is_not_needed_by_callers():
-    """MemoryFile names are no paths: polygonize takes files only, and says so."""
-    with MemoryFile() as memory, pytest.raises(SceneError, match="is not a file"):
-        polygonize(memory.name, CLASSES)
 
 
 def test_neighbours_share_their_border(tmp_path):

@@ -12,7 +12,10 @@ import shapely
 from affine import Affine
 from rasterio.features import rasterize
 
+from geoseg.checkpoint import ClassInfo
+from geoseg.grid import Grid
 from geoseg.qgis import class_raster_style, polygon_style
+from geoseg.raster import RasterProfile, write_cog
 from geoseg.vectors import layer_name, polygonize, write_layers
 
 pytestmark = pytest.mark.qgis
@@ -24,8 +27,11 @@ CLASSES = {
     2: ("road", "#5a5a5a"),
     3: ("water & ice", "#3182bd"),
 }
-TRANSFORM = Affine(0.3, 0, 500000, 0, -0.3, 6650000) @ Affine.scale(0.5)
-SHAPE = (300, 400)
+GRID = Grid(
+    shape=(300, 400),
+    transform=Affine(0.15, 0, 500000, 0, -0.15, 6650000),
+    crs=rasterio.CRS.from_epsg(32637).to_wkt(version="WKT2_2019"),
+)
 
 
 def qgis(*arguments, folder):
@@ -44,40 +50,46 @@ def town():
     court = shapely.difference(box(40, 50, 110, 120), box(62, 72, 88, 98))
     houses = [shapely.affinity.rotate(box(x, y, x + 34, y + 24), 17) for x, y in ((260, 40), (310, 60), (60, 240))]
     shapes = [(roads, 2), (court, 1), *((house, 1) for house in houses), (shapely.Point(320, 240).buffer(38), 3)]
-    labels = rasterize(shapes, SHAPE, dtype=np.uint8)
+    labels = rasterize(shapes, GRID.shape, dtype=np.uint8)
     labels[np.add.outer(np.arange(300), np.arange(400)[::-1]) < 60] = 255
     return labels
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    """What QGIS says of a class raster and a GeoPackage, and the folder with its pictures."""
+    """What QGIS says of the files geoseg wrote, and the folder with its pictures."""
     folder = tmp_path_factory.mktemp("qgis")
-    importable = qgis("-c", "import qgis.core", folder=folder)
-    if importable.returncode and not os.environ.get("CI"):
+    found = Path(QGIS_PYTHON).exists() and qgis("-c", "import qgis.core", folder=folder).returncode == 0
+    if not found and not os.environ.get("CI"):
         pytest.skip(f"{QGIS_PYTHON} cannot import qgis.core (Debian: apt-get install python3-qgis)")
-    raster, vectors = folder / "classes.tif", folder / "classes.gpkg"
-    profile = {"driver": "GTiff", "height": SHAPE[0], "width": SHAPE[1], "count": 1, "dtype": "uint8", "nodata": 255}
-    with rasterio.open(raster, "w", **profile, crs="EPSG:32637", transform=TRANSFORM) as dataset:
-        dataset.write(town(), 1)
-    raster.with_suffix(".qml").write_text(class_raster_style(CLASSES))
+    vectors, *rasters = folder / "town.gpkg", folder / "styled.tif", folder / "bare.tif"
+    classes = tuple(ClassInfo(name=name, color=color) for name, color in CLASSES.values())
+    for path in rasters:
+        write_cog(path, [(GRID.window, town())], RasterProfile(grid=GRID, classes=classes))
+    (folder / "styled.qml").write_text(class_raster_style(CLASSES), encoding="utf-8")
     names = {value: name for value, (name, _) in CLASSES.items() if value}
-    layers = {layer_name(name): frame for name, frame in polygonize(raster, names).items()}
-    styles = {layer_name(name): polygon_style(color) for name, color in CLASSES.values()}
-    write_layers(vectors, layers, styles=styles)
+    layers = {layer_name(name): frame for name, frame in polygonize(rasters[0], names).items()}
+    write_layers(vectors, layers, styles={layer_name(name): polygon_style(color) for name, color in CLASSES.values()})
     pictures = Path(os.environ.get("GEOSEG_QGIS_PICTURES", folder))
-    run = qgis(str(Path(__file__).with_name("qgis_probe.py")), str(raster), str(vectors), str(pictures), folder=folder)
+    probe = Path(__file__).with_name("qgis_probe.py")
+    run = qgis(*map(str, (probe, pictures, vectors, *rasters)), folder=folder)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout), pictures
 
 
-def test_raster(opened):
-    found = opened[0]["raster"]
+@pytest.mark.parametrize("name", ["styled", "bare"])
+def test_raster(opened, name):
+    found = opened[0]["rasters"][name]
     assert (found["valid"], found["crs"], found["renderer"], found["nodata"]) == (True, "EPSG:32637", "paletted", 255)
-    left, top = TRANSFORM @ (0, 0)
-    right, bottom = TRANSFORM @ (400, 300)
+    left, bottom, right, top = GRID.bounds
     assert found["extent"] == pytest.approx([left, bottom, right, top], abs=1e-6)
-    assert found["classes"] == {str(value): list(pair) for value, pair in CLASSES.items()}
+    listed = [found["classes"][str(value)] for value in CLASSES]
+    assert listed == [list(pair) for pair in CLASSES.values()]
+
+
+def test_only_the_style_beside_it_keeps_unused_values_out_of_the_legend(opened):
+    """A TIFF colour table always has 256 entries, and QGIS 3.22 lists them all."""
+    assert {name: len(raster["classes"]) for name, raster in opened[0]["rasters"].items()} == {"styled": 4, "bare": 256}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +102,7 @@ def test_vectors(opened, layer, value, features):
     assert found["color"] == CLASSES[value][1]
     assert found["alpha"] < 255
     assert found["outline"] < found["color"]
-    left, bottom, right, top = opened[0]["raster"]["extent"]
+    left, bottom, right, top = GRID.bounds
     west, south, east, north = found["extent"]
     assert left <= west < east <= right
     assert bottom <= south < north <= top

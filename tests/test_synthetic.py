@@ -295,7 +295,18 @@ def test_scan_conversion_equals_shapely(points: list[tuple[float, float]], rever
     assert np.abs(covered[1] - 5 * covered[0]).max() < 1e-4
 
 
+def test_empty_polygons_among_others_leave_no_trace() -> None:
+    window = Window(row=0, col=0, height=9, width=12)
+    square, other = shapes.rectangle(4, 4, 4, 4), shapes.rectangle(2, 5, 9, 4)
+    edges = edges_of_rings([square, np.zeros((0, 2)), other])
+    assert cover(edges, np.array([[1.0, 50.0, 2.0]]), window).sum() == pytest.approx(16 + 20)
+    edges = edges_of_polygons([shapely.Polygon(), shapely.Polygon(square), shapely.Polygon(), shapely.Polygon(other)])
+    assert cover(edges, np.array([[50.0, 1.0, 50.0, 2.0]]), window).sum() == pytest.approx(16 + 20)
+    assert inside(edges, window).sum() == 16 + 10
+
+
 def test_scan_conversion_of_nothing() -> None:
     window = Window(row=0, col=0, height=3, width=4)
-    assert not inside(edges_of_rings([]), window).any()
-    assert not cover(edges_of_polygons([]), np.zeros((2, 0)), window).any()
+    for edges in (edges_of_rings([]), edges_of_polygons([]), edges_of_polygons([shapely.Polygon()])):
+        assert not inside(edges, window).any()
+        assert not cover(edges, np.zeros((2, 1)), window).any()

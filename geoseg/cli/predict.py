@@ -86,7 +86,7 @@ def predict(scene: str, **options: Any) -> None:
 
     tune_malloc()
     backend = None  # predict_scene knows how many threads
-    if options["workers"] or options["scheduler"]:
+    if options["workers"] is not None or options["scheduler"] is not None:
         backend = backend_from(workers=options["workers"], scheduler=options["scheduler"], setup=tune_worker)
     others = {name: options[name] for name in ("vectors", "confidence", "probabilities")}
     products = Products.beside_caller(scene, options["model"], labels=options["output"], **others)

@@ -9,7 +9,7 @@ from geoseg.cli.options import READABLE, GeosegCommand, log_options, overwrite_o
 from geoseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from geoseg.training.fit import Epoch
+    from geoseg.training.journal import Epoch
 
 _FLAGS = {
     "arch": "arch",

@@ -102,25 +102,26 @@ def local_cluster(n: int) -> Iterator[LocalWorkers]:
     import dask
     from distributed import LocalCluster
 
-    with tempfile.TemporaryDirectory(prefix="geoseg-", ignore_cleanup_errors=True) as folder:
-        with dask.config.set(SETTINGS):
-            scheduler = LocalCluster(
-                n_workers=0,
-                host="127.0.0.1",
-                silence_logs=False,
-                scheduler_kwargs={
-                    "allowed_failures": sys.maxsize,  # counted by LocalWorkers
-                    "dashboard": False,
-                    "dashboard_address": "127.0.0.1:0",
-                    "local_directory": folder,
-                },
-            )
-        with scheduler:
-            workers = LocalWorkers(n, scheduler.scheduler_address, Path(folder))
-            try:
-                yield workers
-            finally:
-                workers.kill()
+    with (
+        tempfile.TemporaryDirectory(prefix="geoseg-", ignore_cleanup_errors=True) as folder,
+        dask.config.set(SETTINGS),
+        LocalCluster(
+            n_workers=0,
+            host="127.0.0.1",
+            silence_logs=False,
+            scheduler_kwargs={
+                "allowed_failures": sys.maxsize,  # counted by LocalWorkers
+                "dashboard": False,
+                "dashboard_address": "127.0.0.1:0",
+                "local_directory": folder,
+            },
+        ) as scheduler,
+    ):
+        workers = LocalWorkers(n, scheduler.scheduler_address, Path(folder))
+        try:
+            yield workers
+        finally:
+            workers.kill()
 
 
 def _pipe(process: "subprocess.Popen[bytes]") -> IO[bytes]:

@@ -13,6 +13,7 @@ from typing import Any
 
 SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": None,  # a death is seen at once; who computes for long is not dead
+    "distributed.comm.timeouts.connect": "3s",  # so long Dask tries again to fetch a result from a worker that died
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,

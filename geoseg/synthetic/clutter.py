@@ -1,4 +1,4 @@
-"""What lies about in a town besides buildings and streets: gardens, fields, markings, cars, roof furniture, trees."""
+"""What lies flat on the ground of a town: gardens, fields, parks, litter, the markings of streets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,8 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import shapely
+from shapely.ops import substring
 
 from geoseg.synthetic.layout import Block, Building, Layout
+from geoseg.synthetic.plane import aside, direction, heading, rotation
 from geoseg.synthetic.shapes import rectangle
 from geoseg.synthetic.style import RGB, Style, pick, varied
 
@@ -41,8 +43,7 @@ class Things:
 def strip(points: np.ndarray, width: float) -> Iterator[np.ndarray]:
     """Quads of `width` along a polyline (K, 2)."""
     for a, b in pairwise(points):
-        ahead = (b - a) / max(np.hypot(*(b - a)), 1e-9)
-        side = np.array([-ahead[1], ahead[0]]) * width / 2
+        side = aside(direction(a, b)) * width / 2
         yield np.array([a - side, b - side, b + side, a + side])
 
 
@@ -80,9 +81,7 @@ def _plot(things: Things, building: Building, style: Style, rng: np.random.Gener
     if rng.random() < 0.35:
         return
     ring = building.shape.ring
-    ahead = ring[1] - ring[0]
-    ahead = ahead / np.hypot(*ahead)
-    turn = np.array([ahead, [-ahead[1], ahead[0]]])
+    turn = rotation(heading(ring[1] - ring[0]))
     local = ring @ turn.T
     low = local.min(axis=0) - rng.uniform(0.2, reach, 2)
     high = local.max(axis=0) + rng.uniform(0.2, reach, 2)
@@ -103,7 +102,7 @@ def _plot(things: Things, building: Building, style: Style, rng: np.random.Gener
 
 
 def _fields(things: Things, block: Block, style: Style, rng: np.random.Generator) -> None:
-    turn = np.array([[np.cos(block.angle), np.sin(block.angle)], [-np.sin(block.angle), np.cos(block.angle)]])
+    turn = rotation(block.angle)
     centre = shapely.get_coordinates(block.land.centroid)[0]
     uv = (shapely.get_coordinates(block.land.exterior) - centre) @ turn.T
     size = rng.uniform(12, 45), rng.uniform(18, 90)
@@ -114,7 +113,7 @@ def _fields(things: Things, block: Block, style: Style, rng: np.random.Generator
             deep = size[1] * rng.uniform(0.6, 1.5)
             quad = rectangle(wide - 0.5, deep - 0.5, u + wide / 2, v + deep / 2) @ turn + centre
             for part in shapely.get_parts(block.land.intersection(shapely.Polygon(quad))):
-                if part.geom_type == "Polygon":
+                if part.area > 1:
                     color = tone(style, rng, {"grass": style.green + 0.2, "dry": 0.8, "soil": 0.9}, 13)
                     wave = turn[rng.integers(2)] * 2 * np.pi / rng.uniform(0.8, 3.0)
                     stripes = (rng.uniform(0, 0.12), wave[0], wave[1])
@@ -126,7 +125,7 @@ def _fields(things: Things, block: Block, style: Style, rng: np.random.Generator
 def _park(things: Things, block: Block, style: Style, rng: np.random.Generator) -> None:
     """A pond or a pitch in some of the bigger parks."""
     centre = shapely.get_coordinates(block.land.representative_point())[0]
-    turn = np.array([[np.cos(block.angle), np.sin(block.angle)], [-np.sin(block.angle), np.cos(block.angle)]])
+    turn = rotation(block.angle)
     kind = pick({"plain": 4, "pond": 1, "pitch": 1.5}, rng) if block.land.area > 2500 else "plain"
     if kind == "pond":
         angle = np.linspace(0, 2 * np.pi, 25)[:-1]
@@ -178,7 +177,7 @@ def markings(layout: Layout, rng: np.random.Generator) -> Things:
         ends = shapely.line_interpolate_point(line, np.stack([ahead, ahead + dash], axis=1))
         quads = [quad for a_dash in shapely.get_coordinates(ends).reshape(-1, 2, 2) for quad in strip(a_dash, 0.18)]
         if edge_lines and streets.main[k]:
-            core = shapely.ops.substring(line, 9, line.length - 9)
+            core = substring(line, 9, line.length - 9)
             for side in (-1, 1):
                 rail = shapely.get_coordinates(shapely.offset_curve(core, side * (width / 2 - 0.6)))
                 quads += strip(rail, 0.15)
@@ -191,7 +190,6 @@ def markings(layout: Layout, rng: np.random.Generator) -> Things:
 
 def _zebra(line: shapely.LineString, width: float) -> Iterator[np.ndarray]:
     a, b = shapely.get_coordinates(shapely.line_interpolate_point(line, [6.0, 9.0]))
-    ahead = (b - a) / np.hypot(*(b - a))
-    side = np.array([-ahead[1], ahead[0]])
+    side = aside(direction(a, b))
     for offset in np.arange(-width / 2 + 0.7, width / 2 - 0.5, 1.1):
         yield from strip(np.array([a, b]) + side * offset, 0.5)

@@ -8,6 +8,7 @@ import shapely
 from geoseg.synthetic import clutter, objects
 from geoseg.synthetic.clutter import Things
 from geoseg.synthetic.layout import Building, Layout
+from geoseg.synthetic.plane import aside
 from geoseg.synthetic.scan import Edges, cover, edges_of_polygons, edges_of_rings
 from geoseg.synthetic.style import MATERIALS, Style, varied
 from geoseg.synthetic.trees import plant
@@ -76,7 +77,7 @@ class Layers:
 
 def make_layers(layout: Layout, style: Style, gsd: float, rng: np.random.Generator) -> Layers:
     """Everything that is drawn, outlines in pixels of `gsd` metres."""
-    pixels = _Pixels(gsd, style.sun)
+    pixels = _Pixels(gsd, style.shadow)
     trees = plant(layout, style, rng)
     cars, glass = objects.cars(layout, rng)
     crowns = pixels.rings(trees.crowns)
@@ -110,10 +111,11 @@ def make_layers(layout: Layout, style: Style, gsd: float, rng: np.random.Generat
 
 @dataclass(frozen=True, slots=True)
 class _Pixels:
-    """From metres to pixels, and along the sun's rays."""
+    """From metres to pixels, and to where shadows fall."""
 
     gsd: float
-    sun: tuple[float, float]
+    shadow: np.ndarray
+    """(2,) metres that the shadow of something a metre tall reaches."""
 
     def rings(self, rings: list[np.ndarray] | np.ndarray) -> Edges:
         edges = edges_of_rings(rings)
@@ -136,19 +138,14 @@ class _Pixels:
         fine = np.maximum(np.hypot(*wave) / (2 * np.pi / 2.5), 1)
         return np.vstack([strength / fine, wave / fine])
 
-    def reach(self, height: np.ndarray) -> np.ndarray:
-        """(N, 2) metres from something `height` metres tall to its shadow's end."""
-        azimuth, elevation = self.sun
-        return -height[:, None] * np.array([np.cos(azimuth), np.sin(azimuth)]) / np.tan(elevation)
-
     def shifted(self, edges: Edges, height: np.ndarray) -> Edges:
         """Outlines where their shadows fall."""
-        return Edges(edges.ends + np.tile(self.reach(height) / self.gsd, 2)[edges.owner], edges.owner)
+        return Edges(edges.ends + np.tile(height[:, None] * self.shadow / self.gsd, 2)[edges.owner], edges.owner)
 
     def walls_shadow(self, footprints: np.ndarray, height: np.ndarray) -> Edges:
         """What upright walls keep the sun from: every edge swept along the shadow, and the roof's own shadow."""
         edges = self.polygons(footprints)
-        shift = (self.reach(height) / self.gsd)[edges.owner]
+        shift = (height[:, None] * self.shadow / self.gsd)[edges.owner]
         a, b = edges.ends[:, :2], edges.ends[:, 2:]
         swept = edges_of_rings(np.stack([a, b, b + shift, a + shift], axis=1))
         roof = self.shifted(edges, height)
@@ -182,8 +179,6 @@ def _streets(layout: Layout, style: Style, pixels: _Pixels, rng: np.random.Gener
 
 def _roofs(buildings: list[Building], style: Style, pixels: _Pixels, rng: np.random.Generator) -> Layer:
     """Colour by covering and slope, ripples of tiles or sheets, wear."""
-    azimuth, elevation = style.sun
-    sun = np.array([np.cos(azimuth), np.sin(azimuth)])
     rings, columns = [], []
     for building in buildings:
         material = MATERIALS[building.material]
@@ -194,9 +189,9 @@ def _roofs(buildings: list[Building], style: Style, pixels: _Pixels, rng: np.ran
         strength = {"tin": rng.uniform(0.03, 0.14), "tile": 0.07, "plain": rng.uniform(0, 0.03)}[material.pattern]
         wear = rng.beta(1.2, 3) if tin else 0.6 * rng.beta(1, 3)
         for face in building.shape.faces:
-            light = np.cos(pitch) + np.sin(pitch) * (face.fall @ sun) / np.tan(elevation)
+            light = np.cos(pitch) + np.sin(pitch) * (face.fall @ style.sunward) / np.tan(style.sun[1])
             shade = 0.45 + 0.55 * max(light, 0.0) + rng.normal(0, 0.02)
-            across = np.array([-face.fall[1], face.fall[0]]) if tin else face.fall
+            across = aside(face.fall) if tin else face.fall
             wave = across * 2 * np.pi / period
             rings.append(face.ring)
             columns.append([*(color * shade), strength, *wave, wear, building.height < LOW])
@@ -208,8 +203,7 @@ def _roofs(buildings: list[Building], style: Style, pixels: _Pixels, rng: np.ran
 def _parapets(layout: Layout, pixels: _Pixels) -> tuple[Edges, Edges]:
     flat = np.array([b.shape.level for b in layout.buildings], dtype=bool)
     inner = shapely.buffer(layout.footprints[flat], -0.4, join_style="mitre")
-    shift = pixels.reach(np.array([0.7]))
-    sunny = shapely.intersection(inner, shapely.transform(inner, lambda points: points + shift))
+    sunny = shapely.intersection(inner, shapely.transform(inner, lambda points: points + 0.7 * pixels.shadow))
     return pixels.polygons(_polygons(inner)), pixels.polygons(_polygons(sunny))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
+from geoseg.synthetic.plane import long_side
 from geoseg.synthetic.plots import Block, fill
 from geoseg.synthetic.shapes import Shape
 from geoseg.synthetic.streets import Streets
@@ -54,6 +55,7 @@ def lay_out(streets: Streets, style: Style, rng: np.random.Generator) -> Layout:
     blocks = list(_blocks(streets, surface, style, rng))
     made: list[Building] = []
     for block in blocks:
+        # Rows of different blocks may share a number: streets keep them apart.
         for shape, row in fill(block, style, rng, len(made)):
             made.append(_build(shape, row, block, style, rng, made))
     footprints = np.array([building.footprint for building in made], dtype=object)
@@ -69,10 +71,7 @@ def _blocks(streets: Streets, surface: shapely.Geometry, style: Style, rng: np.r
     for part in parts:
         district = int(tree.nearest(part.representative_point()))
         kind = themes[district] if rng.random() < 0.6 else pick(style.blocks, rng)
-        corners = shapely.get_coordinates(shapely.oriented_envelope(part))
-        sides = np.diff(corners, axis=0)
-        x, y = sides[np.argmax(np.hypot(*sides.T))]
-        yield Block(part, kind if part.area > 350 else "park", float(np.arctan2(y, x)))
+        yield Block(part, kind if part.area > 350 else "park", long_side(part))
 
 
 def _build(

@@ -7,21 +7,22 @@ import shapely
 
 from geoseg.synthetic.clutter import Things
 from geoseg.synthetic.layout import Building, Layout
+from geoseg.synthetic.plane import aside, direction, heading, rotation
 from geoseg.synthetic.shapes import rectangle
-from geoseg.synthetic.style import MATERIALS, Style, pick, varied
+from geoseg.synthetic.style import MATERIALS, RGB, Style, pick, varied
 
-CAR_COLORS = {"white": 4.0, "silver": 3.0, "grey": 2.0, "black": 2.0, "red": 1.0, "blue": 1.0, "sand": 0.5}
+CARS: dict[RGB, float] = {
+    (232, 232, 230): 4.0,
+    (178, 180, 184): 3.0,
+    (112, 114, 118): 2.0,
+    (40, 41, 45): 2.0,
+    (150, 40, 38): 1.0,
+    (52, 72, 128): 1.0,
+    (176, 160, 130): 0.5,
+}
+"""Colours of cars, and how often each is met."""
 Spot = tuple[np.ndarray, float]
 """Where a car stands, and its heading in radians."""
-_CAR_RGB = {
-    "white": (232, 232, 230),
-    "silver": (178, 180, 184),
-    "grey": (112, 114, 118),
-    "black": (40, 41, 45),
-    "red": (150, 40, 38),
-    "blue": (52, 72, 128),
-    "sand": (176, 160, 130),
-}
 
 
 def cars(layout: Layout, rng: np.random.Generator) -> tuple[Things, Things]:
@@ -34,10 +35,8 @@ def cars(layout: Layout, rng: np.random.Generator) -> tuple[Things, Things]:
         at = rng.uniform(0, line.length, rng.poisson(often))
         ends = shapely.get_coordinates(shapely.line_interpolate_point(line, np.stack([at, at + 0.5], 1).ravel()))
         for a, b in ends.reshape(-1, 2, 2):
-            ahead = (b - a) / max(np.hypot(*(b - a)), 1e-9)
             lane = width / 4 if rng.random() < 0.5 else width / 2 - 1.0
-            offset = np.array([-ahead[1], ahead[0]]) * lane * rng.choice([-1, 1])
-            spots.append((a + offset, float(np.arctan2(ahead[1], ahead[0]))))
+            spots.append((a + aside(direction(a, b)) * lane * rng.choice([-1, 1]), heading(b - a)))
     for building in layout.buildings:
         if building.kind in ("halls", "slabs") and rng.random() < 0.5:
             spots += _parked(building, rng)
@@ -49,11 +48,11 @@ def _parked(building: Building, rng: np.random.Generator) -> Iterator[Spot]:
     ring = building.shape.ring
     k = rng.integers(len(ring))
     a, b = ring[k], ring[(k + 1) % len(ring)]
-    ahead = (b - a) / max(np.hypot(*(b - a)), 1e-9)
-    out = np.array([ahead[1], -ahead[0]])
+    ahead = direction(a, b)
+    out = -aside(ahead)
     for s in np.arange(2, np.hypot(*(b - a)) - 2, 2.7):
         if rng.random() < 0.6:
-            yield a + ahead * s + out * 5.0, float(np.arctan2(out[1], out[0]))
+            yield a + ahead * s + out * 5.0, heading(out)
 
 
 def _car_things(spots: list[Spot], layout: Layout, rng: np.random.Generator) -> tuple[Things, Things]:
@@ -68,9 +67,9 @@ def _car_things(spots: list[Spot], layout: Layout, rng: np.random.Generator) -> 
     for (at, angle), blocked in zip(spots, taken, strict=True):
         if blocked:
             continue
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        turn = rotation(angle)
         length = rng.uniform(3.6, 4.8) if rng.random() < 0.93 else rng.uniform(6, 11)
-        bodies.add(rectangle(length, 1.85) @ turn + at, varied(_CAR_RGB[pick(CAR_COLORS, rng)], rng, 8, 2))
+        bodies.add(rectangle(length, 1.85) @ turn + at, varied(pick(CARS, rng), rng, 8, 2))
         for u in (0.14, -0.3):
             glass.add(rectangle(0.12 * length, 1.5, u * length) @ turn + at, (44, 50, 58))
     return bodies, glass
@@ -111,10 +110,7 @@ def _boxes(things: Things, building: Building, style: Style, rng: np.random.Gene
     if land.is_empty:
         return
     left, top, right, foot = land.bounds
-    shade = -np.array([np.cos(style.sun[0]), np.sin(style.sun[0])]) / np.tan(style.sun[1])
-    ahead = building.shape.ring[1] - building.shape.ring[0]
-    angle = float(np.arctan2(ahead[1], ahead[0]))
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    turn = rotation(heading(building.shape.ring[1] - building.shape.ring[0]))
     tanks = rng.random() < style.climate.tanks
     for at in rng.uniform((left, top), (right, foot), (rng.poisson(1.2 + land.area / 45), 2)):
         if not land.contains(shapely.Point(at)):
@@ -126,5 +122,5 @@ def _boxes(things: Things, building: Building, style: Style, rng: np.random.Gene
         else:
             ring = rectangle(*rng.uniform(0.7, 2.6, 2)) @ turn + at
             color = varied((0, 0, 0), rng, 0, 4) + rng.uniform(70, 225)
-        things.add(ring + shade * rng.uniform(0.5, 1.2), (62, 62, 68), rank=1)
+        things.add(ring + style.shadow * rng.uniform(0.5, 1.2), (62, 62, 68), rank=1)
         things.add(ring, color, rank=2)

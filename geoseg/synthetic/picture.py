@@ -28,8 +28,8 @@ def before_after(path: Path, town: Town, labels: np.ndarray, *, colors: Mapping[
     panels = {"scene": scene}
     for title, indices in (("labels (exact)", town.target()), ("prediction", labels)):
         panels[title] = _over(scene, indices[::step, ::step], colors)
-    height, width = scene.shape[:2]
-    figure = Figure(figsize=(3 * width / 100, height / 100 + 0.8), dpi=100, layout="constrained")
+    height, width = (max(side, 300) / 100 for side in scene.shape[:2])  # inches; the titles need some room
+    figure = Figure(figsize=(3 * width, height + 0.8), dpi=100, layout="constrained")
     for axes, (title, pixels) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         axes.imshow(pixels, interpolation="none")
         axes.set_title(title, fontsize=16)

@@ -1,12 +1,13 @@
 """What a block is filled with: houses along its streets, terraces, courtyards, halls, huts. Metres, x right, y down."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import shapely
 
 from geoseg.synthetic import shapes
+from geoseg.synthetic.plane import heading, rotation
 from geoseg.synthetic.shapes import Shape
 from geoseg.synthetic.style import Style, pick
 
@@ -17,24 +18,22 @@ class Block:
 
     land: shapely.Polygon
     kind: str
+    """A key of `FILLERS`, or park."""
     angle: float
     """Radians: the direction of its long side."""
 
 
 def fill(block: Block, style: Style, rng: np.random.Generator, row: int) -> Iterator[tuple[Shape, int]]:
-    """Shapes in place, the important ones first, with the row each belongs to; what does not fit is dropped later."""
-    if block.kind == "informal":
-        yield from _informal(block, style, rng, row)
-    elif block.kind == "halls":
-        yield from _halls(block, rng)
-    elif block.kind == "terraces":
-        yield from _terraces(block, style, rng, row)
-    elif block.kind in ("houses", "slabs", "courtyards"):
-        yield from _frontage(block, style, rng, row)
-    elif block.kind == "village":
-        yield from _scattered(block, rng.uniform(15, 28), 0.75, style, rng)
-    elif block.kind == "fields":
-        yield from _scattered(block, 48.0, 0.15, style, rng)
+    """Shapes in place, with the row each belongs to, the important ones first: what does not fit is dropped later.
+
+    Args:
+        block: Where to; kinds that no building stands on give nothing.
+        style: The town's.
+        rng: Where chance comes from.
+        row: Number of the first row. Shapes of one row may touch; those of row -1 stand alone.
+    """
+    if block.kind in FILLERS:
+        yield from FILLERS[block.kind](block, style, rng, row)
 
 
 def _runs(land: shapely.Polygon, most_turn: float = 0.5) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -44,8 +43,8 @@ def _runs(land: shapely.Polygon, most_turn: float = 0.5) -> Iterator[tuple[np.nd
     if np.sum(ring[:, 0] * np.roll(ring[:, 1], -1) - ring[:, 1] * np.roll(ring[:, 0], -1)) < 0:
         ring = ring[::-1]
         ahead = np.roll(ring, -1, axis=0) - ring
-    heading = np.arctan2(ahead[:, 1], ahead[:, 0])
-    turn = np.abs((heading - np.roll(heading, 1) + np.pi) % (2 * np.pi) - np.pi)
+    angle = np.arctan2(ahead[:, 1], ahead[:, 0])
+    turn = np.abs((angle - np.roll(angle, 1) + np.pi) % (2 * np.pi) - np.pi)
     corners = np.flatnonzero(turn > most_turn)
     if not len(corners):
         corners = np.array([0])
@@ -79,7 +78,7 @@ def _frontage(block: Block, style: Style, rng: np.random.Generator, row: int) ->
                 break
             left, right = _along(points, points, np.array([s, s + width]))
             inward = _along(points, normals, np.array([s + width / 2]))[0]
-            angle = float(np.arctan2(*(right - left)[::-1])) + rng.normal(0, 0.02)
+            angle = heading(right - left) + rng.normal(0, 0.02)
             at = (left + right) / 2 + inward * (setback + rng.exponential(0.8) + depth / 2)
             yield from ((shape.placed(at, angle), row) for shape in _house(block.kind, width, depth, style, rng))
             row += 1
@@ -164,14 +163,14 @@ def _terraces(block: Block, style: Style, rng: np.random.Generator, row: int) ->
             yield (shapes.level(quad) if is_flat else shapes.gable(quad)), row
             if rng.random() < 0.25:
                 at = quad.mean(axis=0) + normal[i] * (d / 2 + rng.uniform(4, 10))
-                angle = float(np.arctan2(*(front[i + 1] - front[i])[::-1]))
-                yield _roofed(shapes.rectangle(2.8, rng.uniform(2.4, 4)), True, rng).placed(at, angle), -1
+                hut = shapes.level(shapes.rectangle(2.8, rng.uniform(2.4, 4)))
+                yield hut.placed(at, heading(front[i + 1] - front[i])), -1
         row += 1
 
 
 def _grid(block: Block, pitch: tuple[float, float], rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Points on a shaken grid along the block's long side."""
-    turn = np.array([[np.cos(block.angle), np.sin(block.angle)], [-np.sin(block.angle), np.cos(block.angle)]])
+    turn = rotation(block.angle)
     centre = shapely.get_coordinates(block.land.centroid)[0]
     uv = (shapely.get_coordinates(block.land.exterior) - centre) @ turn.T
     for v in np.arange(uv[:, 1].min() + rng.uniform(0.2, 0.7) * pitch[1], uv[:, 1].max(), pitch[1]):
@@ -197,7 +196,7 @@ def _informal(block: Block, style: Style, rng: np.random.Generator, row: int) ->
         row += 1
 
 
-def _halls(block: Block, rng: np.random.Generator) -> Iterator[tuple[Shape, int]]:
+def _halls(block: Block, _: Style, rng: np.random.Generator, __: int) -> Iterator[tuple[Shape, int]]:
     """Big halls along the block's long side, largest first, then small ones in what is left."""
     for scale, pitch in ((1.0, (56.0, 40.0)), (0.55, (34.0, 26.0)), (0.3, (24.0, 20.0))):
         for at in _grid(block, pitch, rng):
@@ -209,13 +208,37 @@ def _halls(block: Block, rng: np.random.Generator) -> Iterator[tuple[Shape, int]
             yield shape.placed(at, block.angle + rng.choice([0, np.pi / 2], p=[0.8, 0.2])), -1
 
 
+def _village(block: Block, style: Style, rng: np.random.Generator, row: int) -> Iterator[tuple[Shape, int]]:
+    """Houses each turned as it likes."""
+    return _scattered(block, rng.uniform(15, 28), 0.75, style, rng, row)
+
+
+def _farms(block: Block, style: Style, rng: np.random.Generator, row: int) -> Iterator[tuple[Shape, int]]:
+    """A house here and there."""
+    return _scattered(block, 48.0, 0.15, style, rng, row)
+
+
 def _scattered(
-    block: Block, pitch: float, often: float, style: Style, rng: np.random.Generator
+    block: Block, pitch: float, often: float, style: Style, rng: np.random.Generator, row: int
 ) -> Iterator[tuple[Shape, int]]:
-    """Farms, or the houses of a village, each turned as it likes."""
     for at in _grid(block, (pitch, pitch), rng):
         if rng.random() < often:
             width, depth = _size("houses", rng.uniform(0.7, 1.1), rng)
             angle = block.angle + rng.normal(0, 0.5)
-            for shape in _house("houses", width, depth, style, rng):
-                yield shape.placed(at, angle), -1
+            yield from ((shape.placed(at, angle), row) for shape in _house("houses", width, depth, style, rng))
+            row += 1
+
+
+Filler = Callable[[Block, Style, np.random.Generator, int], Iterator[tuple[Shape, int]]]
+
+FILLERS: dict[str, Filler] = {
+    "houses": _frontage,
+    "slabs": _frontage,
+    "courtyards": _frontage,
+    "terraces": _terraces,
+    "informal": _informal,
+    "halls": _halls,
+    "village": _village,
+    "fields": _farms,
+}
+"""Who fills a kind of block; parks stay empty."""

@@ -30,32 +30,30 @@ class Edges:
 def edges_of_rings(rings: Iterable[np.ndarray]) -> Edges:
     """Edges of simple polygons without holes, each a (K, 2) array of corners, open, in either direction."""
     rings = list(rings)
-    if not rings:
-        return Edges(np.zeros((0, 4)), np.zeros(0, np.int64))
-    counts = np.array([len(ring) for ring in rings])
-    return _oriented(np.concatenate(rings), counts, np.arange(len(rings)), np.ones(len(rings)))
+    counts = np.array([len(ring) for ring in rings], np.int64)
+    return _oriented(np.concatenate([np.zeros((0, 2)), *rings]), counts, np.arange(len(rings)), np.ones(len(rings)))
 
 
 def edges_of_polygons(polygons: Iterable[shapely.Polygon]) -> Edges:
     """Edges of shapely polygons, holes included; `owner` counts the polygons."""
-    polygons = np.asarray(polygons, dtype=object)
-    if not len(polygons):
-        return edges_of_rings([])
-    rings, owner = shapely.get_rings(polygons, return_index=True)
-    coords, ring_of = shapely.get_coordinates(rings, return_index=True)
-    closing = np.append(ring_of[1:] != ring_of[:-1], True)
-    first = np.append(True, owner[1:] != owner[:-1])
-    counts = np.bincount(ring_of, minlength=len(rings)) - 1
-    return _oriented(coords[~closing], counts, owner, np.where(first, 1.0, -1.0))
+    rings, owner = shapely.get_rings(np.array(list(polygons), dtype=object), return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    counts = np.bincount(ring, minlength=len(rings))
+    closing = np.cumsum(counts)[counts > 0] - 1
+    winding = np.where(np.diff(owner, prepend=-1) > 0, 1.0, -1.0)
+    return _oriented(np.delete(points, closing, axis=0), np.maximum(counts - 1, 0), owner, winding)
 
 
 def _oriented(points: np.ndarray, counts: np.ndarray, owner: np.ndarray, winding: np.ndarray) -> Edges:
-    """Close each ring and turn it to the wanted winding: shells positive, holes negative."""
+    """Close each ring and turn it to the wanted winding: shells positive, holes negative. Empty rings have no edges."""
+    drawn = counts > 0
+    counts, owner, winding = counts[drawn], owner[drawn], winding[drawn]
     starts = np.cumsum(counts) - counts
     following = np.arange(1, len(points) + 1)
     following[starts + counts - 1] = starts
-    ends = np.concatenate([points, points[following]], axis=1).astype(np.float64)
-    area = np.add.reduceat(ends[:, 0] * ends[:, 3] - ends[:, 2] * ends[:, 1], starts)
+    ends = np.concatenate([points, points[following]], axis=1)
+    x0, y0, x1, y1 = ends.T
+    area = np.bincount(np.repeat(np.arange(len(counts)), counts), x0 * y1 - x1 * y0)
     turn = np.repeat(area * winding < 0, counts)
     ends[turn] = ends[turn][:, [2, 3, 0, 1]]
     return Edges(ends, np.repeat(owner, counts))

@@ -6,6 +6,8 @@ from itertools import pairwise
 import numpy as np
 import shapely
 
+from geoseg.synthetic.plane import aside, direction, rotation
+
 Points = np.ndarray
 """(K, 2) float64 corners of a ring, open."""
 
@@ -31,7 +33,7 @@ class Shape:
 
     def placed(self, at: Points, angle: float) -> "Shape":
         """Turned by `angle` and moved so that the frame's origin lies at `at`."""
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        turn = rotation(angle)
         faces = tuple(Face(face.ring @ turn + at, face.fall @ turn) for face in self.faces)
         hole = None if self.hole is None else self.hole @ turn + at
         return Shape(self.ring @ turn + at, faces, hole, self.level)
@@ -45,11 +47,8 @@ def rectangle(width: float, depth: float, u: float = 0.0, v: float = 0.0) -> Poi
 def _face(*ring: Points) -> Face:
     """A face whose first edge is its eave."""
     points = np.array(ring)
-    along = points[1] - points[0]
-    out = np.array([along[1], -along[0]])
-    if out @ (points[2] - points[0]) > 0:
-        out = -out
-    return Face(points, out / max(np.hypot(*out), 1e-9))
+    out = -aside(direction(points[0], points[1]))
+    return Face(points, -out if out @ (points[2] - points[0]) > 0 else out)
 
 
 def level(ring: Points) -> Shape:

@@ -1,10 +1,13 @@
 """The street network: main roads, districts between them, side streets at each district's own angle. Metres, y down."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import shapely
+from shapely.ops import substring
 
+from geoseg.synthetic.plane import long_side, rotation
 from geoseg.synthetic.style import Style
 
 MARGIN = 60.0
@@ -28,9 +31,7 @@ class Streets:
     dirt: np.ndarray
     """(S,) bool."""
     districts: np.ndarray
-    """(D,) shapely Polygon."""
-    angles: np.ndarray
-    """(D,) radians: the direction of a district's streets."""
+    """(D,) shapely Polygon: the land between main roads."""
     box: shapely.Polygon
     """All that is laid out."""
 
@@ -42,10 +43,9 @@ def draw_streets(extent: tuple[float, float], style: Style, rng: np.random.Gener
     noded = shapely.union_all([*mains, box.exterior], grid_size=SNAP)
     districts = shapely.get_parts(shapely.polygonize(shapely.get_parts(noded)))
     districts = districts[shapely.area(districts) > 1.0]
-    angles = np.array([_angle(district, rng) for district in districts])
     sides, widths, dirt = [], [], []
-    for district, angle in zip(districts, angles, strict=True):
-        lines = _side_streets(district, angle, style, rng)
+    for district in districts:
+        lines = _side_streets(district, _angle(district, rng), style, rng)
         sides += lines
         widths += [float(rng.uniform(3.4, 7.0))] * len(lines)
         dirt += list(rng.random(len(lines)) < np.clip(rng.normal(style.climate.dirt_roads, 0.2), 0, 1))
@@ -54,7 +54,7 @@ def draw_streets(extent: tuple[float, float], style: Style, rng: np.random.Gener
     width = np.concatenate([rng.uniform(6.5, 13.0, len(mains)), widths])
     bare = np.concatenate([rng.random(len(mains)) < 0.25 * style.climate.dirt_roads, dirt]).astype(bool)
     edges, of = _edges(source, is_main, rng)
-    return Streets(edges, width[of].round(1), is_main[of], bare[of], districts, angles, box)
+    return Streets(edges, width[of].round(1), is_main[of], bare[of], districts, box)
 
 
 def _main_roads(box: shapely.Polygon, style: Style, rng: np.random.Generator) -> list[shapely.LineString]:
@@ -65,8 +65,7 @@ def _main_roads(box: shapely.Polygon, style: Style, rng: np.random.Generator) ->
     along = np.arange(-reach - STEP, reach + 2 * STEP, STEP)
     roads = []
     for angle in (base, base + np.pi / 2 + rng.normal(0, 0.2)):
-        ahead = np.array([np.cos(angle), np.sin(angle)])
-        across = np.array([-ahead[1], ahead[0]])
+        ahead, across = rotation(angle)
         spacing = rng.uniform(170, 330) * style.scale
         for offset in np.arange(-reach + rng.uniform(0, spacing), reach, spacing):
             bend = _wiggle(along, 0.10 * spacing, (220, 700), rng) + rng.normal(0, 0.06) * along
@@ -86,53 +85,48 @@ def _wiggle(at: np.ndarray, most: float, wavelength: tuple[float, float], rng: n
 
 def _angle(district: shapely.Polygon, rng: np.random.Generator) -> float:
     """The direction of a district's streets: mostly that of its long side."""
-    corners = shapely.get_coordinates(shapely.oriented_envelope(district))
-    sides = np.diff(corners, axis=0)
-    x, y = sides[np.argmax(np.hypot(*sides.T))]
-    return float(np.arctan2(y, x) + (rng.normal(0, 0.05) if rng.random() < 0.7 else rng.uniform(-0.8, 0.8)))
+    return long_side(district) + (rng.normal(0, 0.05) if rng.random() < 0.7 else rng.uniform(-0.8, 0.8))
 
 
 def _side_streets(
     district: shapely.Polygon, angle: float, style: Style, rng: np.random.Generator
 ) -> list[shapely.LineString]:
-    """Parallel streets, and cross streets from one to the next (each row has its own: T junctions), bent together."""
+    """Parallel streets and cross streets between them, bent together, in the district's own direction."""
     if district.area < 3000 or (district.area < 40_000 and rng.random() < 0.12):
         return []
-    centre = shapely.get_coordinates(district.centroid)[0]
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre, turn = shapely.get_coordinates(district.centroid)[0], rotation(angle)
     uv = (shapely.get_coordinates(district) - centre) @ turn.T
     low, high = uv.min(axis=0) - 40, uv.max(axis=0) + 40
-    rows = low[1] + np.cumsum(rng.uniform(0.75, 1.3, 400) * rng.uniform(38, 75) * style.scale)
+    waves, most, phase = rng.uniform(110, 300, 2), rng.uniform(0, 9, 2), rng.uniform(0, 6.3, 2)
+    lines = []
+    for ladder in _ladder(low, high, style.scale, rng):
+        bent = ladder + most * np.sin(2 * np.pi * ladder[:, ::-1] / waves + phase)
+        lines.append(shapely.LineString(bent @ turn + centre))
+    parts = shapely.get_parts(shapely.intersection(lines, district))
+    return [part for part in parts if part.geom_type == "LineString" and part.length > 3]
+
+
+def _ladder(low: np.ndarray, high: np.ndarray, scale: float, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """(K, 2) lines from corner `low` to `high`: rows along u, and cross streets from each row to the next.
+
+    Every row has its own cross streets, which makes T junctions, unless chance has them run through.
+    """
+    rows = low[1] + np.cumsum(rng.uniform(0.75, 1.3, 400) * rng.uniform(38, 75) * scale)
     rows = np.concatenate([[low[1]], rows[rows < high[1]], [high[1]]])
-    length = rng.uniform(60, 150) * style.scale
+    length = rng.uniform(60, 150) * scale
     crosses = [low[0] + np.cumsum(rng.uniform(0.6, 1.5, 400) * length) for _ in rows[1:]]
     crosses = [us[us < high[0]] for us in crosses]
     if rng.random() < 0.4:
         crosses = [crosses[0]] * len(crosses)
-    bends = [rng.uniform(0, 9), rng.uniform(110, 300), rng.uniform(0, 6.3), rng.uniform(0, 9), rng.uniform(110, 300)]
-
-    def place(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        bent = np.stack(
-            [
-                u + bends[0] * np.sin(2 * np.pi * v / bends[1] + bends[2]),
-                v + bends[3] * np.sin(2 * np.pi * u / bends[4]),
-            ],
-            axis=1,
-        )
-        return bent @ turn + centre
-
-    lines = []
     even = np.arange(low[0], high[0] + STEP, STEP)
     for i, v in enumerate(rows):
         # The ends of the cross streets are vertices of the row: junctions lie exactly on both.
         us = np.unique(np.concatenate([even, *crosses[max(i - 1, 0) : i + 1]]))
-        lines.append(place(us, np.full_like(us, v)))
-        if i + 1 < len(rows):
-            vs = np.linspace(v, rows[i + 1], 2 + int((rows[i + 1] - v) / STEP))
-            lines += [place(np.full_like(vs, u), vs) for u in crosses[i]]
-    kept = shapely.intersection([shapely.LineString(line) for line in lines], district)
-    parts = shapely.get_parts(kept)
-    return [part for part in parts if part.geom_type == "LineString" and part.length > 3]
+        yield np.stack([us, np.full_like(us, v)], axis=1)
+    for us, v, following in zip(crosses, rows[:-1], rows[1:], strict=True):
+        vs = np.linspace(v, following, 2 + int((following - v) / STEP))
+        for u in us:
+            yield np.stack([np.full_like(vs, u), vs], axis=1)
 
 
 def _edges(source: np.ndarray, is_main: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +144,7 @@ def _edges(source: np.ndarray, is_main: np.ndarray, rng: np.random.Generator) ->
     kept = ~hugging & (is_main[of] | (chance > 0.07))
     edges, of, chance = edges[kept], of[kept], chance[kept]
     blind = ~is_main[of] & (chance > 0.96) & (shapely.length(edges) > 50)
-    edges[blind] = [shapely.ops.substring(edge, 0, 0.55, normalized=True) for edge in edges[blind]]
+    edges[blind] = [substring(edge, 0, 0.55, normalized=True) for edge in edges[blind]]
     for _ in range(3):
         ends = np.round(np.concatenate([shapely.get_coordinates(shapely.get_point(edges, k)) for k in (0, -1)]), 2)
         _, node, count = np.unique(ends, axis=0, return_inverse=True, return_counts=True)

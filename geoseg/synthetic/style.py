@@ -1,9 +1,12 @@
 """What a town is made of: climates, and one town's style drawn from them. Colours are sRGB 0..255, lengths metres."""
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T", bound=Hashable)
 RGB = tuple[float, float, float]
 Choice = dict[str, float]
 """Names and how often each is taken."""
@@ -158,43 +161,58 @@ CLIMATES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Camera:
+    """What the light, the air and the sensor do to the colours."""
+
+    contrast: float
+    brightness: float
+    gain: RGB
+    """Colour cast, by channel."""
+    saturation: float
+    haze: float
+    """Share of a flat bluish grey mixed in."""
+    gamma: float
+    blur: float
+    """Sigma of the point spread function in pixels."""
+    noise: float
+    """Sigma of the sensor noise in grey levels."""
+    dark_sky: float
+    """Light left in the shade."""
+
+
+@dataclass(frozen=True, slots=True)
 class Style:
     """One town's own look: a climate, its hues moved, and how the picture was taken."""
 
     climate: Climate
     ground: dict[str, np.ndarray]
+    """The climate's ground colours, moved."""
     green: float
+    """Share of open ground that is grass."""
     trees: float
+    """Trees per 1000 m2 of open ground."""
     leaf: np.ndarray
     asphalt: np.ndarray
     dirt: np.ndarray
+    """Of dirt roads."""
     blocks: Choice
     roofs: Choice
     scale: float
     """Factor on block sizes and street distances."""
     sun: tuple[float, float]
     """Where the sun stands: radians from the picture's right towards its foot, and radians above the horizon."""
-    camera: "Camera" = field(default_factory=lambda: Camera())
+    camera: Camera
 
+    @property
+    def sunward(self) -> np.ndarray:
+        """(2,) unit vector on the ground towards the sun."""
+        return np.array([np.cos(self.sun[0]), np.sin(self.sun[0])])
 
-@dataclass(frozen=True, slots=True)
-class Camera:
-    """What the air and the sensor do to the colours, in the order of the fields."""
-
-    contrast: float = 1.0
-    brightness: float = 1.0
-    gain: RGB = (1.0, 1.0, 1.0)
-    """Colour cast, by channel."""
-    saturation: float = 1.0
-    haze: float = 0.0
-    """Share of a flat bluish grey mixed in."""
-    gamma: float = 1.0
-    blur: float = 0.5
-    """Sigma of the point spread function in pixels."""
-    noise: float = 2.0
-    """Sigma of the sensor noise in grey levels."""
-    dark_sky: float = 0.35
-    """Light left in the shade."""
+    @property
+    def shadow(self) -> np.ndarray:
+        """(2,) metres from the foot of something a metre tall to its shadow's end."""
+        away: np.ndarray = -self.sunward / np.tan(self.sun[1])
+        return away
 
 
 def draw_style(rng: np.random.Generator) -> Style:
@@ -247,7 +265,7 @@ def _jitter(choice: Choice, rng: np.random.Generator) -> Choice:
     return {name: often * rng.lognormal(0, 0.6) for name, often in choice.items()}
 
 
-def pick(choice: Choice, rng: np.random.Generator) -> str:
-    """One of the names, as often as it says."""
+def pick(choice: Mapping[T, float], rng: np.random.Generator) -> T:
+    """One of the keys, as often as it says."""
     often = np.cumsum(list(choice.values()))
     return list(choice)[int(np.searchsorted(often, rng.uniform(0, often[-1]), side="right"))]

@@ -25,7 +25,8 @@ class Trees:
 
 CORNERS = 18
 """Of a crown's outline."""
-_OFTEN = {"park": 1.8, "village": 1.6, "houses": 1.2, "slabs": 0.9, "terraces": 0.7, "courtyards": 0.6, "informal": 0.5}
+OFTEN = {"park": 1.8, "village": 1.6, "houses": 1.2, "slabs": 0.9, "terraces": 0.7, "courtyards": 0.6, "informal": 0.5}
+"""Trees of a kind of block, beside the town's own figure; 0.15 elsewhere."""
 
 
 def plant(layout: Layout, style: Style, rng: np.random.Generator) -> Trees:
@@ -44,25 +45,23 @@ def plant(layout: Layout, style: Style, rng: np.random.Generator) -> Trees:
     rough = 1 + rng.normal(0, 0.13, (len(at), CORNERS))
     rough = np.where(palm[:, None], np.where(np.arange(CORNERS) % 2, 1.1, 0.42), rough)
     spokes = np.stack([np.cos(angle), np.sin(angle)], axis=2) * (radius[:, None] * rough)[:, :, None]
-    sun = np.array([np.cos(style.sun[0]), np.sin(style.sun[0])])
     crowns = at[:, None] + spokes
-    lit = at[:, None] + spokes * 0.62 + sun * (0.24 * radius)[:, None, None]
+    lit = at[:, None] + spokes * 0.62 + style.sunward * (0.24 * radius)[:, None, None]
     height = radius * rng.uniform(1.3, 2.2, len(at)) + np.where(palm, 4, 0.5)
     return Trees(crowns, lit, height, colors)
 
 
 def _loose_trees(layout: Layout, style: Style, rng: np.random.Generator) -> np.ndarray:
     left, top, right, foot = layout.streets.box.bounds
-    count = int(1.8 * style.trees * (right - left) * (foot - top) / 1000)
+    count = int(max(OFTEN.values()) * style.trees * (right - left) * (foot - top) / 1000)
     at = rng.uniform((left, top), (right, foot), (count, 2))
     clump = rng.random(count) < 0.45
     at[clump] = at[rng.integers(0, max(count, 1), clump.sum())] + rng.normal(0, 5, (clump.sum(), 2))
     lands = np.array([block.land for block in layout.blocks], dtype=object)
     if not count or not len(lands):
         return at[:0]
-    share = (
-        np.array([_OFTEN.get(block.kind, 0.15) for block in layout.blocks]) * rng.uniform(0.3, 1.0, len(lands)) / 1.8
-    )
+    often = np.array([OFTEN.get(block.kind, 0.15) for block in layout.blocks])
+    share = often * rng.uniform(0.3, 1.0, len(lands)) / max(OFTEN.values())
     tree, land = shapely.STRtree(lands).query(shapely.points(at), predicate="intersects")
     return at[tree[rng.random(len(tree)) < share[land]]]
 

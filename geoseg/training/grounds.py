@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geoseg.config import FolderSource, SceneSource, TownSource, TrainConfig, resolve_path, windows
+from geoseg.config import Box, FolderSource, SceneSource, TownSource, TrainConfig, resolve_path
 from geoseg.errors import BandError, LabelsError, ShapeError, TrainingError
 from geoseg.grid import Grid
 from geoseg.scene import Scene
@@ -268,8 +268,8 @@ def _split(
     source: SceneSource, grid: Grid, frame: Window, share: float
 ) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
     """Training and validation windows, each within the labelled `frame`."""
-    train = windows(source.train) if source.train is not None else None
-    val = windows(source.val) if source.val is not None else None
+    train = None if source.train is None else [_window(box) for box in source.train]
+    val = None if source.val is None else [_window(box) for box in source.val]
     for window in (*(train or ()), *(val or ())):
         if window != window.intersection(grid.window):
             raise LabelsError(
@@ -280,6 +280,11 @@ def _split(
         first, last = _cut_edge(frame, share)
         return (first,), ((last,) if last else ())
     return _within(train or (frame,), frame), _within(val or (), frame)
+
+
+def _window(box: Box) -> Window:
+    left, top, right, bottom = box
+    return Window(row=top, col=left, height=bottom - top, width=right - left)
 
 
 def _within(some: Iterable[Window], frame: Window) -> tuple[Window, ...]:

@@ -1,6 +1,7 @@
 """Class raster -> polygons -> GeoPackage."""
 
+from geoseg.vectors.classes import read_classes
 from geoseg.vectors.layer import layer_name, write_layers
 from geoseg.vectors.polygonize import polygonize
 
-__all__ = ["layer_name", "polygonize", "write_layers"]
+__all__ = ["layer_name", "polygonize", "read_classes", "write_layers"]

@@ -1,7 +1,7 @@
 """The only vector writer: layers into one GeoPackage, styled, the same bytes for the same input."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def write_layers(
         OutputError: If the file cannot be written.
     """
     path, styles = Path(path), {name: qml for name, qml in (styles or {}).items() if name in layers}
-    _check_names(layers)
+    check_names(layers)
     try:
         path.unlink(missing_ok=True)
         with _fixed_time(), warnings.catch_warnings():
@@ -72,13 +72,18 @@ def write_layers(
         raise
 
 
-def _check_names(layers: Mapping[str, geopandas.GeoDataFrame]) -> None:
+def check_names(layers: Iterable[str]) -> None:
+    """Refuse layer names that cannot stand together in one GeoPackage.
+
+    Raises:
+        UsageError: If two differ only in case, or one is a name that GeoPackage keeps for itself.
+    """
     seen = {"layer_styles"}
     for name in layers:
         if name.lower() in seen or not name or name.lower().startswith(_RESERVED):
             raise UsageError(
-                f"layer name {name!r} cannot be used in a GeoPackage together with {sorted(seen)}. Expected names that "
-                f"differ in more than case and do not begin with {', '.join(_RESERVED)}."
+                f"layer {name!r} cannot be in a GeoPackage beside {', '.join(sorted(seen))}. Expected names that "
+                f"differ in more than case and do not begin with {', '.join(_RESERVED)}. Rename the class."
             )
         seen.add(name.lower())
 

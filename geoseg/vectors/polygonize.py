@@ -5,7 +5,6 @@ raster is stored in blocks. GDAL traces from a recoded copy of the raster, compr
 in which everything but the chosen classes is 0: what is not traced costs nothing, and the block cache stays small.
 """
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +15,13 @@ import rasterio
 import shapely
 from affine import Affine
 from pyproj import CRS, Transformer
-from rasterio import features, windows
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio import features
 from rasterio.io import DatasetReader, MemoryFile
 
-from geoseg.errors import SceneError, UsageError
+from geoseg.errors import UsageError
 from geoseg.grid import Grid
+from geoseg.vectors.classes import open_class_raster, strips
+from geoseg.vectors.layer import check_names, layer_name
 
 PROBABILITY_SCALE = 254
 """Probabilities are stored as round(254 p); 255 is nodata."""
@@ -35,12 +34,12 @@ def polygonize(
     confidence: str | Path | None = None,
     min_area_m2: float = 0,
     gsd: float | None = None,
-    source: str = "",
+    source: str | None = None,
 ) -> dict[str, geopandas.GeoDataFrame]:
     """Outline every edge-connected patch of every chosen class of a class raster.
 
     Polygons are valid, do not overlap, and lie in the raster's CRS (pixel coordinates when it has none). They are
-    ordered by the row, then the column of their first pixel. Memory depends on the polygons, not on the raster.
+    ordered by the row, then the column of their first pixel. Memory is that of the polygons and of a compressed copy.
 
     Args:
         raster: Class raster: a GeoTIFF of one uint8 band. Pixels of its nodata value are never outlined.
@@ -48,7 +47,7 @@ def polygonize(
         confidence: Raster of the chosen class's probability on the same grid (uint8, p * 254, 255 = nodata), if any.
         min_area_m2: Smaller polygons are dropped, in square metres on the ground.
         gsd: Metres per pixel, for `min_area_m2` where the raster has no CRS.
-        source: Said of every polygon in the field `source`.
+        source: Said of every polygon in the field `source`; by default the model, if the raster's tags name it.
 
     Returns:
         By class name, in the order of `classes`, a frame with the fields id (from 1), class (pixel value), name,
@@ -58,11 +57,12 @@ def polygonize(
 
     Raises:
         SceneError: If the raster cannot be read or is no class raster.
-        UsageError: If a class value is impossible, `confidence` lies on another grid, or `min_area_m2` is asked for
-            without a CRS or `gsd`.
+        UsageError: If a class value is impossible, two classes would share a layer, `confidence` lies on another grid,
+            or `min_area_m2` is asked for without a CRS or `gsd`.
     """
-    if any(not 0 <= value <= 255 for value in classes):
-        raise UsageError(f"class values {sorted(classes)} do not fit a class raster. Expected 0..255.")
+    if len(classes) > 255 or any(not 0 <= value <= 255 for value in classes):
+        raise UsageError(f"class values {sorted(classes)} do not fit a class raster. Expected at most 255 of 0..255.")
+    check_names(map(layer_name, classes.values()))
     with open_class_raster(raster) as dataset:
         grid = _grid(dataset)
         metric = grid.gsd is not None
@@ -72,6 +72,7 @@ def polygonize(
                 "give --gsd METRES."
             )
         outlines, values = _trace(dataset, list(classes))
+        source = _model(dataset) if source is None else source
     frame = geopandas.GeoDataFrame(
         {"class": values, **_sizes(outlines, grid)},
         geometry=_place(outlines, grid.transform),
@@ -86,37 +87,15 @@ def polygonize(
     return {name: _of_class(frame, value, name) for value, name in classes.items()}
 
 
-@contextmanager
-def open_class_raster(path: str | Path) -> Iterator[DatasetReader]:
-    """Open a class raster for reading, and refuse what is none.
-
-    Args:
-        path: A GeoTIFF of one uint8 band.
-
-    Yields:
-        The open dataset; read errors inside the block are translated too.
-
-    Raises:
-        SceneError: If the file is missing, is no GeoTIFF, is not one band of uint8, or a block cannot be read.
-    """
-    if not Path(path).is_file():
-        raise SceneError(f"{path} is not a file. Expected a class raster (GeoTIFF).")
-    try:
-        quiet = warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
-        with quiet, rasterio.open(Path(path).absolute(), driver="GTiff") as dataset:
-            if dataset.count != 1 or dataset.dtypes[0] != "uint8":
-                kind = f"{dataset.count} band{'s' if dataset.count > 1 else ''} of {dataset.dtypes[0]}"
-                raise SceneError(
-                    f"{path} has {kind}: no class raster. Expected one band of uint8, as 'geoseg predict' writes it."
-                )
-            yield dataset
-    except (RasterioError, CPLE_BaseError) as err:
-        raise SceneError(f"{path} cannot be read ({err}). Expected a class raster (GeoTIFF).") from err
-
-
 def _grid(dataset: DatasetReader) -> Grid:
     crs = dataset.crs.to_wkt(version="WKT2_2019") if dataset.crs else None
     return Grid(shape=dataset.shape, transform=dataset.transform, crs=crs)
+
+
+def _model(dataset: DatasetReader) -> str:
+    """The model that predicted a raster, as its tags say: architecture and the start of the checkpoint's digest."""
+    tags = dataset.tags()
+    return f"{tags.get('GEOSEG_ARCH', '')} {tags.get('GEOSEG_CHECKPOINT', '')[:12]}".strip()
 
 
 def _trace(dataset: DatasetReader, values: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -154,17 +133,10 @@ def _recoded(dataset: DatasetReader, codes: np.ndarray) -> Iterator[DatasetReade
     size = {"height": dataset.height, "width": dataset.width, "count": 1, "dtype": "uint8", "blockysize": 16}
     with MemoryFile() as memory:
         with memory.open(driver="GTiff", **size, compress="zstd", zstd_level=1, bigtiff="if_safer") as copy:
-            for window in _strips(dataset):
+            for window in strips(dataset):
                 copy.write(codes[dataset.read(1, window=window)], 1, window=window)
         with memory.open() as copy:
             yield copy
-
-
-def _strips(dataset: DatasetReader) -> Iterator[windows.Window]:
-    """Full-width windows as high as a block of the file (16 to 1024 rows): every block is decoded once."""
-    step = min(max(16, dataset.block_shapes[0][0]), 1024)
-    for row in range(0, dataset.height, step):
-        yield windows.Window(0, row, dataset.width, min(step, dataset.height - row))
 
 
 def _place(outlines: np.ndarray, transform: Affine) -> np.ndarray:
@@ -198,7 +170,7 @@ def _mean_probability(outlines: np.ndarray, confidence: str | Path, shape: tuple
                 f"{confidence} is {dataset.width}x{dataset.height} pixels, the class raster {shape[1]}x{shape[0]}. "
                 "Expected the confidence raster of the same run."
             )
-        for window in _strips(dataset):
+        for window in strips(dataset):
             here = np.flatnonzero((tops < window.row_off + window.height) & (bottoms > window.row_off))
             if not here.size:
                 continue

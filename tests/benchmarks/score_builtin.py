@@ -134,9 +134,8 @@ def score(held: Held, model: str, folder: Path, tally: Tally, pictures: Path | N
         with Scene.open(predicted) as scene:
             labels = scene.read(held.window).data[0]
         strips = [data.transpose(1, 2, 0), COLORS[target], COLORS[labels]]
-        Image.fromarray(np.concatenate(strips, axis=int(data.shape[1] < data.shape[2]) * -1 + 1)).save(
-            pictures / f"{held.row}_{held.scene.stem}.png"
-        )
+        side_by_side = np.concatenate(strips, axis=1 if data.shape[1] >= data.shape[2] else 0)
+        Image.fromarray(side_by_side).save(pictures / f"{held.row}_{held.scene.stem}.png")
 
 
 def main() -> None:

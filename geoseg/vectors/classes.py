@@ -1,0 +1,106 @@
+"""Class rasters as vectors read them: what is one, strip by strip, and which classes it has."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from geoseg.errors import SceneError
+
+_MOST_UNNAMED = 64
+"""A raster with more values than this, and no names for them, is a picture."""
+_CACHE = 64 << 20  # bytes: blocks are decoded once, GDAL's share of the machine's memory is not needed
+_COLORS = ("#e34a33", "#636363", "#31a354", "#3182bd", "#756bb1", "#fd8d3c", "#dd1c77", "#a6761d")
+
+
+@contextmanager
+def open_class_raster(path: str | Path) -> Iterator[DatasetReader]:
+    """Open a class raster for reading, and refuse what is none.
+
+    Args:
+        path: A GeoTIFF of one uint8 band.
+
+    Yields:
+        The open dataset; read errors inside the block are translated too.
+
+    Raises:
+        SceneError: If the file is missing, is no GeoTIFF, is not one band of uint8, or a block cannot be read.
+    """
+    if not Path(path).is_file():
+        raise SceneError(f"{path} is not a file. Expected a class raster (GeoTIFF).")
+    try:
+        quiet = warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
+        with quiet, rasterio.Env(GDAL_CACHEMAX=_CACHE), rasterio.open(Path(path).absolute(), driver="GTiff") as dataset:
+            if dataset.count != 1 or dataset.dtypes[0] != "uint8":
+                kind = f"{dataset.count} band{'s' if dataset.count > 1 else ''} of {dataset.dtypes[0]}"
+                raise SceneError(
+                    f"{path} has {kind}: no class raster. Expected one band of uint8, as 'geoseg predict' writes it."
+                )
+            yield dataset
+    except (RasterioError, CPLE_BaseError) as err:
+        raise SceneError(f"{path} cannot be read ({err}). Expected a class raster (GeoTIFF).") from err
+
+
+def strips(dataset: DatasetReader) -> Iterator[Window]:
+    """Full-width windows as high as a block of the file (16 to 1024 rows): every block is decoded once."""
+    step = min(max(16, dataset.block_shapes[0][0]), 1024)
+    for row in range(0, dataset.height, step):
+        yield Window(0, row, dataset.width, min(step, dataset.height - row))
+
+
+def read_classes(path: str | Path, names: Sequence[str] = ()) -> dict[int, tuple[str, str]]:
+    """The classes of a class raster.
+
+    Args:
+        path: A class raster, of geoseg or of another program.
+        names: What its values 0, 1, ... are called, where that is known. Otherwise every value that occurs is a class.
+
+    Returns:
+        (name, "#rrggbb") by pixel value, 0 (the background) included. The colours are those of the raster's colour
+        table, where it has one.
+
+    Raises:
+        SceneError: If it is no class raster, or has a value that `names` has no name for.
+    """
+    with open_class_raster(path) as dataset:
+        if dataset.scales[0] != 1:
+            raise SceneError(f"{path} holds probabilities. Expected the class raster of the same run.")
+        present = _values(dataset)
+        try:
+            palette = dataset.colormap(1)
+        except ValueError:  # none
+            palette = {}
+    if names and present[-1:] >= [len(names)]:
+        raise SceneError(
+            f"{path} has pixels of value {present[-1]}, but names {len(names)} classes ({', '.join(names)}). "
+            "Expected every value to be named. Was it changed by another program?"
+        )
+    if not names and len(present) > _MOST_UNNAMED:
+        raise SceneError(
+            f"{path} has {len(present)} different values and no class names: no class raster. Expected one as "
+            f"'geoseg predict' writes it, or at most {_MOST_UNNAMED} values."
+        )
+    named = dict(enumerate(names)) or {value: f"class_{value}" if value else "background" for value in [0, *present]}
+    return {value: (name, _color(value, palette)) for value, name in named.items()}
+
+
+def _values(dataset: DatasetReader) -> list[int]:
+    """The values that occur, ascending, without nodata."""
+    count = np.zeros(256, np.int64)
+    for window in strips(dataset):
+        count += np.bincount(dataset.read(1, window=window).ravel(), minlength=256)
+    return [int(value) for value in np.flatnonzero(count) if value != dataset.nodata]
+
+
+def _color(value: int, palette: dict[int, tuple[int, ...]]) -> str:
+    if not palette:
+        return _COLORS[(value - 1) % len(_COLORS)]
+    red, green, blue, *_ = palette.get(value, (0, 0, 0))
+    return f"#{red:02x}{green:02x}{blue:02x}"
