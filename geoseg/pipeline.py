@@ -23,7 +23,7 @@ from geoseg.outputs import Outputs
 from geoseg.parallel import Backend, Threads, ordered_map
 from geoseg.predict import PROBABILITY_SCALE, Placement
 from geoseg.preflight import open_scene, plan_for, warn_of_differences
-from geoseg.qgis import polygon_style
+from geoseg.qgis import class_raster_style, polygon_style
 from geoseg.raster import RasterProfile, check_free_space, write_cog
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
@@ -222,7 +222,9 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
     products = products or Products.beside_caller(scene, model)
     with open_scene(scene, header, settings.bands, settings.nodata) as source:
         inputs = [checkpoint, source.source.path, *filter(None, [settings.aoi])]
-        outputs = Outputs(products.paths(), inputs=inputs, overwrite=overwrite)
+        # QGIS lists all 256 entries of a colour table; the style beside the raster names the classes alone.
+        files = {**products.paths(), "style": products.labels.with_suffix(".qml")}
+        outputs = Outputs(files, inputs=inputs, overwrite=overwrite)
         warn_of_differences(scene, source, header)
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
@@ -303,6 +305,8 @@ def _write_rasters(run: _Run, spool: Spool) -> None:
         write_cog(path, _stored(run.task.plan, spool, product), profile)
         if path.with_name(path.name + ".aux.xml").exists():
             run.outputs.staged(product, ".aux.xml")
+    style = class_raster_style({value: (item.name, item.color) for value, item in enumerate(run.header.classes)})
+    run.outputs.staged("style").write_text(style, encoding="utf-8")
 
 
 def _stored(plan: Plan, spool: Spool, product: str) -> Iterator[tuple[Window, np.ndarray]]:

@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterioWindow
@@ -34,7 +34,7 @@ BLOCK = 512
 """Side of a block of every raster written."""
 
 _ENV = {
-    "GDAL_CACHEMAX": 64 << 20,
+    "GDAL_CACHEMAX": 8 << 20,  # blocks are written as they come and read once
     "GDAL_NUM_THREADS": "1",  # with more, GDAL does not say that the disk is full
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
     "GDAL_TIFF_OVR_BLOCKSIZE": str(BLOCK),
@@ -128,7 +128,7 @@ def _write_plain(
 
 def _levels(shape: tuple[int, int]) -> list[int]:
     """Factors of the overviews: 2, 4, ... until one fits into a block."""
-    levels = []
+    levels: list[int] = []
     while max(shape) > BLOCK * 2 ** len(levels):
         levels.append(2 ** (len(levels) + 1))
     return levels
@@ -161,7 +161,7 @@ def _check_profile(path: Path, src: DatasetReader, profile: RasterProfile) -> No
         "CRS": _same_crs(src.crs, grid.crs),
         "ground control points": len(src.gcps[0]) == (len(profile.gcps[0]) if profile.gcps else 0),
         "RPCs": bool(src.rpcs) == bool(profile.rpcs),
-        "overviews": src.overviews(1) == _levels(shape),
+        "overviews": len(src.overviews(1)) == len(_levels(shape)),
     }
     wrong = [name for name, equal in same.items() if not equal]
     if wrong:
@@ -225,7 +225,7 @@ def _door(path: Path) -> Iterator[None]:
             yield
     except GeosegError:
         raise
-    except (RasterioError, CPLE_BaseError, OSError, UnicodeError, ValueError) as err:
+    except (RasterioError, CPLE_BaseError, CRSError, OSError, UnicodeError) as err:
         words = str(err.__cause__ or err)
         raise OutputError(_unwritten(path, words)) from err
     if listener.words:

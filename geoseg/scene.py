@@ -21,7 +21,7 @@ from rasterio import windows
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 
@@ -50,10 +50,11 @@ _FURTHEST_DEGREE = 540  # longitudes may go round from any start
 
 _MAX_BLOCK_BYTES = 512 << 20
 """A block is decoded whole: a file with larger ones would break the promise of bounded memory."""
-_CACHE_BYTES = 48 << 20
-"""GDAL's block cache. Holds the blocks under one tile, so that the halo shared with the next tile is decoded once."""
+_CACHE_PIXELS = 12 << 20
+"""GDAL's block cache holds the blocks under one tile, so that the halo shared with the next tile is decoded once."""
 _STRIP_CACHE_BYTES = 256 << 20
 """For scenes in strips across the whole width, of which every tile in a row of tiles needs a part."""
+_MIN_STRIP_WIDTH = 1024
 
 _GDAL = {
     "GDAL_NUM_THREADS": "1",
@@ -357,9 +358,11 @@ def _options(remote: bool) -> dict[str, str]:
 
 
 def _environment(path: str, dataset: DatasetReader) -> dict[str, Any]:
-    strips = dataset.block_shapes[0][1] == dataset.width > 1024
-    cache = _STRIP_CACHE_BYTES if strips else _CACHE_BYTES
-    return {**_options(_REMOTE.match(path) is not None), "GDAL_CACHEMAX": max(cache, 2 * _block_bytes(dataset))}
+    block = _block_bytes(dataset)
+    pixel = block // math.prod(dataset.block_shapes[0])
+    strips = dataset.block_shapes[0][1] == dataset.width > _MIN_STRIP_WIDTH
+    cache = max(_STRIP_CACHE_BYTES if strips else min(_CACHE_PIXELS * pixel, _STRIP_CACHE_BYTES), 2 * block)
+    return {**_options(_REMOTE.match(path) is not None), "GDAL_CACHEMAX": cache}
 
 
 def _block_bytes(dataset: DatasetReader) -> int:
@@ -430,7 +433,7 @@ def _door(path: str, problem: str, options: dict[str, Any]) -> Iterator[None]:
             yield
     except GeosegError:
         raise
-    except (RasterioError, CPLE_BaseError, OSError, UnicodeError, MemoryError) as err:
+    except (RasterioError, CPLE_BaseError, CRSError, OSError, UnicodeError, MemoryError) as err:
         # rasterio says "Read failed. See previous exception for details."; what GDAL said is its cause.
         words = " ".join(str(err.__cause__ or err).split()).rstrip(".") or type(err).__name__
         raise SceneError(f"{path} {problem} ({words}). Expected a complete, undamaged file.") from err

@@ -44,7 +44,7 @@ def write_layers(
 
     Args:
         path: File to create; one that exists is replaced.
-        layers: Frame of polygons by layer name, in the order to write. One without rows becomes a layer without
+        layers: Frame by layer name, in the order to write, each of one geometry type. One without rows becomes a layer without
             features, with all its fields. The CRS is kept as the frame states it; none is written as undefined.
         styles: QML by layer name, stored in the table `layer_styles` as the layer's default style.
 
@@ -108,7 +108,7 @@ def _write_layer(path: Path, name: str, frame: geopandas.GeoDataFrame) -> None:
         fields,
         layer=name,
         driver="GPKG",
-        geometry_type="Polygon",
+        geometry_type=str(frame.geom_type.iloc[0]) if len(frame) else "Polygon",
         crs=frame.crs.to_wkt() if frame.crs else None,
         dataset_options=_DATASET_OPTIONS,
     )

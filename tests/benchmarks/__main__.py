@@ -118,7 +118,7 @@ def main() -> None:
         if "speed" in chosen:
             speed(folder, options.rounds)
         if "memory" in chosen:
-            memory(folder, [(6000, 6000), (2000, 30000), (30000, 2000)] if options.small else huge)
+            memory(folder, [(6000, 9000), (2000, 40000), (40000, 2000)] if options.small else huge)
         if "dask" in chosen:
             dask(folder, max(options.rounds // 2, 1))
     sys.exit(f"missed: {'; '.join(MISSED)}" if MISSED else 0)
