@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geoseg.batches import Reader, read_tile
+from geoseg.batches import Reader, Tile, read_tile
 from geoseg.checkpoint import load_checkpoint
 from geoseg.errors import CheckpointError, SceneError
 from geoseg.predict import Placement, Runner, Scores
@@ -87,6 +87,8 @@ class CellTask:
     """`cells` for workers: carries paths and numbers, opens scene and model on first use, returns arrays."""
 
     scene: SceneSource
+    version: str
+    """Of the scene's files: a handle is never kept from one version to the next."""
     checkpoint: str
     """Path of the checkpoint."""
     sha256: str
@@ -99,7 +101,7 @@ class CellTask:
 
     def __call__(self, indices: tuple[int, ...]) -> list[dict[str, np.ndarray]]:
         """The arrays of `Scores` of these cells of the plan, by name."""
-        reader, area = _open(self.scene, self.area)
+        reader, area = _open(self.scene, self.version, self.area, self.placement.device)
         if reader.grid.shape != self.plan.shape:
             raise SceneError(f"{self.scene.path} has changed since the run began. Expected the same file. Start again.")
         runner = load_runner(self.checkpoint, self.sha256, self.placement)
@@ -107,22 +109,56 @@ class CellTask:
         return [s.arrays() for s in cells(reader, runner, self.plan, windows, keep=self.keep, area=area)]
 
 
+class SharedReader:
+    """One handle for all threads of a process, one read at a time.
+
+    GDAL keeps decoded blocks per handle: threads with handles of their own would each decode the blocks that the
+    halos of neighbouring cells share, and decode little faster for it beside a forward pass on the CPU.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        """Take over `scene`."""
+        self._scene, self._turn = scene, threading.Lock()
+        self.grid = scene.grid
+
+    def read(self, window: Window) -> Tile:
+        """As `Scene.read`."""
+        with self._turn:
+            return self._scene.read(window)
+
+
 _local = threading.local()
 _loading = threading.Lock()
 
 
-def _open(scene: SceneSource, area: str | None) -> tuple[Scene, LabelledArea | None]:
-    """This thread's own handle (GDAL's are not to be shared), kept from task to task."""
-    if getattr(_local, "key", None) != (scene, area):
-        # Convolutions of several threads share the cores better when each uses one; OpenMP keeps this per thread.
-        torch.set_num_threads(1)
-        if old := getattr(_local, "scene", None):
-            old.close()
-        _local.key = None
-        _local.scene = scene.open()
-        _local.area = labelled_area(area, _local.scene.grid) if area else None
-        _local.key = (scene, area)
-    return _local.scene, _local.area
+def _open(scene: SceneSource, version: str, area: str | None, device: str) -> tuple[Reader, LabelledArea | None]:
+    """The scene and the area, kept from task to task.
+
+    On the CPU all threads share them; an accelerator waits for its readers, so there each thread has its own handle.
+    """
+    # Forward passes of several threads share the cores better with one thread each; OpenMP keeps this per thread.
+    torch.set_num_threads(1)
+    if device == "cpu":
+        with _loading:
+            return _open_shared(scene, version, area)
+    if getattr(_local, "key", None) != (scene, version, area):
+        reader = scene.open()
+        _local.opened = reader, labelled_area(area, reader.grid) if area else None
+        _local.key = (scene, version, area)
+    opened: tuple[Reader, LabelledArea | None] = _local.opened
+    return opened
+
+
+@lru_cache(maxsize=1)
+def _open_shared(scene: SceneSource, version: str, area: str | None) -> tuple[Reader, LabelledArea | None]:
+    reader = SharedReader(scene.open())
+    return reader, labelled_area(area, reader.grid) if area else None
+
+
+def close_readers() -> None:
+    """Let go of the files that tasks in this process keep open. Threads of their own close theirs when they end."""
+    with _loading:
+        _open_shared.cache_clear()
 
 
 def load_runner(checkpoint: str | Path, sha256: str, placement: Placement) -> Runner:

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from affine import Affine
 from pyproj import CRS, Geod, Transformer
+from pyproj.exceptions import ProjError
 
 from geoseg.windows import Window
 
@@ -80,10 +81,10 @@ class Grid:
 
     @cached_property
     def _to_degrees(self) -> Transformer | None:
-        """From CRS coordinates to WGS 84 (longitude, latitude); None for no CRS or a local one."""
+        """From CRS coordinates to WGS 84 (longitude, latitude); None for no CRS, a local one, or one not of the Earth."""
         if self.crs is None:
             return None
-        crs = CRS.from_user_input(self.crs)
-        if crs.is_engineering or not (crs.is_geographic or crs.is_projected or crs.is_bound or crs.is_compound):
+        try:
+            return Transformer.from_crs(CRS.from_user_input(self.crs), "EPSG:4326", always_xy=True)
+        except ProjError:  # a local CRS, or one of another planet
             return None
-        return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,12 @@ class Outputs:
     """
 
     def __init__(
-        self, paths: Mapping[str, Path], *, inputs: Iterable[str | Path] = (), overwrite: bool = False
+        self,
+        paths: Mapping[str, Path],
+        *,
+        inputs: Iterable[str | Path] = (),
+        overwrite: bool = False,
+        run: str | None = None,
     ) -> None:
         """Check every path before any work is done.
 
@@ -27,6 +33,8 @@ class Outputs:
             paths: File by name; the first is the main one and appears last.
             inputs: Files that are read: none may be an output, also not through links.
             overwrite: Whether files that exist may be replaced.
+            run: A name that no other run at work has, by default the process's number. Temporary files are named after
+                it, so a run that takes over from a killed one under the same name takes over its leftovers.
 
         Raises:
             UsageError: If two outputs are one file, or an output is an input.
@@ -35,6 +43,7 @@ class Outputs:
         """
         self._paths = {name: Path(path) for name, path in paths.items()}
         self._overwrite = overwrite
+        self._run = run or str(os.getpid())
         self._staged: dict[Path, Path] = {}
         read = [Path(path) for path in inputs]
         for index, path in enumerate(self._paths.values()):
@@ -51,8 +60,9 @@ class Outputs:
             side: Ending of a file that belongs beside it, such as ".aux.xml".
         """
         final = self._paths[name]
-        # One file per output and process, hidden, with the ending that drivers go by.
-        temporary = final.with_name(f".{final.stem}.{os.getpid()}.part{final.suffix}{side}")
+        # One file per output and run, hidden, with the ending that drivers go by, and no longer than a name may be.
+        digest = zlib.crc32(f"{final.name}\n{self._run}".encode(errors="surrogateescape"))
+        temporary = final.with_name(f".{final.stem[:40]}.{digest:08x}.part{final.suffix}{side}")
         self._staged[temporary] = final.with_name(final.name + side)
         return temporary
 
@@ -64,15 +74,26 @@ class Outputs:
             OutputError: If a rename fails.
         """
         last = next(iter(self._paths.values()))
-        for temporary, final in sorted(self._staged.items(), key=lambda pair: pair[1] == last):
-            try:
-                _sync(temporary)
-                _rename(temporary, final, self._overwrite)
-            except FileExistsError as err:
-                raise OutputExistsError(f"{final} has appeared during the run. Expected a free name.") from err
-            except OSError as err:
-                raise OutputError(f"{final} cannot be put in place ({err.strerror}).") from err
+        placed: list[Path] = []
+        try:
+            for temporary, final in sorted(self._staged.items(), key=lambda pair: pair[1] == last):
+                self._place(temporary, final)
+                placed.append(final)
+        except BaseException:
+            if not self._overwrite:  # all names were free; what has been replaced cannot be brought back
+                for final in placed:
+                    final.unlink(missing_ok=True)
+            raise
         self._staged.clear()
+
+    def _place(self, temporary: Path, final: Path) -> None:
+        try:
+            _sync(temporary)
+            _rename(temporary, final, self._overwrite)
+        except FileExistsError as err:
+            raise OutputExistsError(f"{final} has appeared during the run. Expected a free name.") from err
+        except OSError as err:
+            raise OutputError(f"{final} cannot be put in place ({err.strerror}). Expected a writable folder.") from err
 
     def __enter__(self) -> Self:
         return self
@@ -112,8 +133,10 @@ def _rename(temporary: Path, final: Path, overwrite: bool) -> None:
         try:
             os.link(temporary, final)  # fails where the name is taken, unlike a rename
         except OSError as err:
-            if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS) or final.exists():
+            if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
+            if final.exists():  # no hard links here: as near as a rename gets
+                raise FileExistsError(final) from err
         else:
             temporary.unlink()
             return

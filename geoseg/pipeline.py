@@ -5,6 +5,7 @@ nothing appears under an output's name before all outputs are complete.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -17,7 +18,7 @@ import numpy as np
 
 from geoseg import __version__
 from geoseg.checkpoint import Header, load_checkpoint, resolve_model
-from geoseg.engine import CellTask, Keep
+from geoseg.engine import CellTask, Keep, close_readers
 from geoseg.errors import CheckpointError, SceneError
 from geoseg.outputs import Outputs
 from geoseg.parallel import Backend, Threads, ordered_map
@@ -174,6 +175,8 @@ class _Run:
 
     products: Products
     outputs: Outputs
+    scene: dict[str, Any]
+    """The scene's fingerprint."""
     task: CellTask
     header: Header
     profile: RasterProfile
@@ -190,7 +193,7 @@ class _Run:
         """What the cells depend on; an interrupted run goes on only where all of it is the same."""
         task = self.task
         return {
-            "scene": task.scene.fingerprint(),
+            "scene": self.scene,
             "checkpoint": task.sha256,
             "plan": asdict(task.plan),
             "placement": asdict(task.placement),
@@ -228,8 +231,10 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
         warn_of_differences(scene, source, header)
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
+        fingerprint = source.source.fingerprint()
         task = CellTask(
             scene=source.source,
+            version=json.dumps(fingerprint, sort_keys=True),
             checkpoint=str(checkpoint),
             sha256=header.sha256,
             plan=plan_for(source.grid.shape, header, settings.tile_size, settings.overlap),
@@ -246,7 +251,9 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
             classes=header.classes,
             tags=_tags(task, header),
         )
-    return _Run(products=products, outputs=outputs, task=task, header=header, profile=profile)
+    return _Run(
+        products=products, outputs=outputs, scene=fingerprint, task=task, header=header, profile=profile
+    )
 
 
 def _tags(task: CellTask, header: Header) -> dict[str, str]:
@@ -279,11 +286,14 @@ def _predict_cells(task: CellTask, spool: Spool, backend: Backend, progress: Pro
     plan = task.plan
     batches = list(_batches(plan, [index for index in range(len(plan)) if index not in spool.done], task.placement))
     progress(len(spool.done), len(plan))
-    with closing(ordered_map(task, batches, backend=backend)) as results:
-        for batch, result in zip(batches, results, strict=True):
-            for index, arrays in zip(batch, result, strict=True):
-                spool.write(index, arrays)
-            progress(len(spool.done), len(plan))
+    try:
+        with closing(ordered_map(task, batches, backend=backend)) as results:
+            for batch, result in zip(batches, results, strict=True):
+                for index, arrays in zip(batch, result, strict=True):
+                    spool.write(index, arrays)
+                progress(len(spool.done), len(plan))
+    finally:
+        close_readers()
 
 
 def _batches(plan: Plan, todo: Sequence[int], placement: Placement) -> Iterator[tuple[int, ...]]:

@@ -8,7 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -21,7 +21,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader, DatasetWriter
+from rasterio.io import DatasetReader, DatasetWriter, MemoryFile
 from rasterio.rpc import RPC
 from rasterio.windows import Window as RasterioWindow
 
@@ -112,7 +112,7 @@ def _write_plain(
     placed = {} if grid.transform.is_identity else {"transform": grid.transform}
     with rasterio.open(
         path, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(profile.bands), dtype="uint8",
-        nodata=profile.nodata, crs=grid.crs and CRS.from_wkt(grid.crs), tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
+        nodata=profile.nodata, crs=_crs(grid.crs), tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
         compress="zstd", zstd_level=1, interleave="band", bigtiff="if_safer", **placed,
     ) as dst:  # fmt: skip
         _describe(dst, profile)
@@ -158,14 +158,17 @@ def _check_profile(path: Path, src: DatasetReader, profile: RasterProfile) -> No
         "size": shape == grid.shape and src.count == len(profile.bands),
         "nodata value": src.nodata == profile.nodata,
         "transform": np.allclose(src.transform[:6], grid.transform[:6], rtol=1e-12, atol=1e-12),
-        "CRS": _same_crs(src.crs, grid.crs),
+        "CRS": _same_crs(src.crs, _crs(grid.crs)),
         "ground control points": len(src.gcps[0]) == (len(profile.gcps[0]) if profile.gcps else 0),
         "RPCs": bool(src.rpcs) == bool(profile.rpcs),
         "overviews": len(src.overviews(1)) == len(_levels(shape)),
     }
     wrong = [name for name, equal in same.items() if not equal]
     if wrong:
-        raise OutputError(f"{path}: {', '.join(wrong)} read back otherwise than written. Expected the scene's own.")
+        raise OutputError(
+            f"{path}: a GeoTIFF cannot hold the scene's {' and '.join(wrong)} as given. Expected a common CRS, such as "
+            "one with an EPSG code. Give the scene one: gdal_edit -a_srs, or gdalwarp."
+        )
 
 
 def _check_pixels(path: Path, src: DatasetReader, sums: list[tuple[Window, int]]) -> None:
@@ -177,11 +180,20 @@ def _check_pixels(path: Path, src: DatasetReader, sums: list[tuple[Window, int]]
             )
 
 
-def _same_crs(have: CRS | None, want: str | None) -> bool:
-    if not want:
-        return not have
-    wanted = CRS.from_wkt(want)
-    return have is not None and (have == wanted or have.to_wkt() == wanted.to_wkt())
+def _crs(wkt: str | None) -> CRS | None:
+    """The CRS of a WKT, by its EPSG code where it has one: GDAL stores parts of a compound CRS by their codes only."""
+    if not wkt:
+        return None
+    crs = CRS.from_wkt(wkt)
+    code = crs.to_epsg(confidence_threshold=100)
+    known = CRS.from_epsg(code) if code else crs
+    return known if known == crs else crs
+
+
+def _same_crs(have: CRS | None, want: CRS | None) -> bool:
+    if not (have and want):
+        return not have and not want
+    return bool(have == want) or have.to_wkt() == want.to_wkt()
 
 
 def _box(window: Window) -> RasterioWindow:
@@ -261,6 +273,19 @@ class _Listener(logging.Handler):
         for logger, level in zip(self._loggers, self._levels, strict=True):
             logger.removeHandler(self)
             logger.setLevel(level)
+
+
+def check_storable(profile: RasterProfile) -> None:
+    """Refuse, before the first pixel, what a GeoTIFF cannot hold: a few old or home-made CRSs come back as another.
+
+    Raises:
+        OutputError: With what would be lost.
+    """
+    tiny = replace(profile, grid=replace(profile.grid, shape=(1, 1)))
+    with _door(Path("the output")), MemoryFile() as file:
+        _write_plain(Path(file.name), [(tiny.grid.window, np.zeros((len(tiny.bands), 1, 1), np.uint8))], tiny)
+        with rasterio.open(file.name, driver="GTiff") as src:
+            _check_profile(Path("the output"), src, tiny)
 
 
 def check_free_space(folder: Path, pixels: int, *, probability_bands: int) -> None:

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
+import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ except ImportError:  # not on Windows, where a file that another process has ope
 
 _RUN, _LOCK, _CELL = "run.json", "lock", "cell-{:08d}.zst"
 _MAGIC = b"GSC1"
+_OURS = re.compile(r"lock|run\.(json|part)|cell-\d+\.(zst|part)")
 
 
 class Spool:
@@ -49,12 +52,17 @@ class Spool:
             overwrite: Throw away the cells that are there.
 
         Raises:
-            OutputExistsError: If another process works on it, or there are cells and neither flag is given.
+            OutputExistsError: If another process works on it, there are cells and neither flag is given, or the folder
+                holds what no run of geoseg has put there.
             ResumeError: If the cells are those of another scene, checkpoint or other settings.
             OutputError: If the folder cannot be written.
         """
         with _translated(folder):
             folder.mkdir(exist_ok=True)
+            if foreign := sorted(path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)):
+                raise OutputExistsError(
+                    f"{folder} holds {foreign[0]}, which is of no interrupted run. Expected a free name. Move it away."
+                )
             spool = cls(folder, _take_lock(folder))
             try:
                 spool._begin(dict(fingerprint), resume, overwrite)
@@ -92,8 +100,8 @@ class Spool:
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if changed:
             raise ResumeError(
-                f"{self.folder} is of another run: {', '.join(changed)} differ. Expected the same scene, checkpoint and "
-                "settings. Use --overwrite to start again."
+                f"{self.folder} is of another run: {', '.join(changed)} differ. Expected the same scene, checkpoint "
+                "and settings. Use --overwrite to start again."
             )
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -102,12 +110,13 @@ class Spool:
         Raises:
             OutputError: If it cannot be written, for example because the disk is full.
         """
-        layout = json.dumps([[name, array.dtype.str, array.shape] for name, array in arrays.items()]).encode()
-        parts = [_MAGIC, len(layout).to_bytes(4, "little"), layout]
-        parts += [self._compressor.compress(np.ascontiguousarray(array).data) for array in arrays.values()]
-        sizes = b"".join(len(part).to_bytes(8, "little") for part in parts[3:])
+        parts = [self._compressor.compress(np.ascontiguousarray(array).data) for array in arrays.values()]
+        sizes = map(len, parts)
+        layout = json.dumps([[n, a.dtype.str, a.shape, next(sizes)] for n, a in arrays.items()]).encode()
+        # zstd guards the arrays, this the layout.
+        head = _MAGIC + len(layout).to_bytes(4, "little") + zlib.crc32(layout).to_bytes(4, "little")
         with _translated(self.folder):
-            _write(self.folder / _CELL.format(index), b"".join([*parts[:3], sizes, *parts[3:]]))
+            _write(self.folder / _CELL.format(index), b"".join([head, layout, *parts]))
         self.done.add(index)
 
     def read(self, index: int, only: str | None = None) -> dict[str, np.ndarray]:
@@ -120,7 +129,7 @@ class Spool:
         try:
             with path.open("rb") as file:
                 return dict(_arrays(file, only))
-        except (OSError, ValueError, zstandard.ZstdError) as err:
+        except (OSError, ValueError, MemoryError, zstandard.ZstdError) as err:
             raise OutputError(f"{path} is damaged ({err}). Expected the cell as it was written. Start again.") from err
 
     def remove(self) -> None:
@@ -146,9 +155,11 @@ class Spool:
 def _arrays(file: BinaryIO, only: str | None) -> Iterator[tuple[str, np.ndarray]]:
     if file.read(4) != _MAGIC:
         raise ValueError("not a cell file")
-    layout = json.loads(file.read(int.from_bytes(file.read(4), "little")))
-    sizes = [int.from_bytes(file.read(8), "little") for _ in layout]
-    for (name, dtype, shape), size in zip(layout, sizes, strict=True):
+    size, checksum = (int.from_bytes(file.read(4), "little") for _ in range(2))
+    layout = file.read(size)
+    if zlib.crc32(layout) != checksum:
+        raise ValueError("checksum of the layout")
+    for name, dtype, shape, size in json.loads(layout):
         if only not in (None, name):
             file.seek(size, os.SEEK_CUR)
             continue

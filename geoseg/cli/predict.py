@@ -18,7 +18,7 @@ from geoseg.cli.options import (
 class AutoInt(click.ParamType):
     """A positive whole number, or `auto`, which becomes None: geoseg knows."""
 
-    name = "N|auto"
+    name = "integer or auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         """`auto` or digits."""
@@ -54,9 +54,9 @@ def _bands(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 @click.option("--bands", callback=_bands, metavar="LIST", help="Bands by number or name: 1,2,3 or red,green,blue.")
 @click.option("--nodata", type=float, help="Value of pixels without data, instead of what the scene declares.")
 @click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is predicted.")
-@click.option("--tile-size", type=AutoInt(), default="auto", help="Side of what the network sees.  [default: auto]")
-@click.option("--overlap", type=AutoInt(), default="auto", help="Pixels neighbouring tiles share.  [default: auto]")
-@click.option("--batch-size", type=AutoInt(), default="auto", help="Tiles in one forward pass.  [default: auto]")
+@click.option("--tile-size", type=AutoInt(), metavar="N|auto", default="auto", help="Side of what the network sees.  [default: auto]")
+@click.option("--overlap", type=AutoInt(), metavar="N|auto", default="auto", help="Pixels neighbouring tiles share.  [default: auto]")
+@click.option("--batch-size", type=AutoInt(), metavar="N|auto", default="auto", help="Tiles in one forward pass.  [default: auto]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--precision",
