@@ -1,7 +1,7 @@
 """The engine: scene windows in, finished cells out. The same code predicts files and validates a model in training.
 
-A cell's result is a pure function of (scene, checkpoint, settings, cell): read the cell with its halo, one forward pass,
-crop. Nothing is summed across cells, so order, workers, kills and resumes cannot change a byte.
+A cell's result is a pure function of (scene, checkpoint, settings, cell): read the cell with its halo, one forward
+pass, crop. Nothing is summed across cells, so order, workers, kills and resumes cannot change a byte.
 """
 
 import threading

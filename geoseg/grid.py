@@ -81,7 +81,7 @@ class Grid:
 
     @cached_property
     def _to_degrees(self) -> Transformer | None:
-        """From CRS coordinates to WGS 84 (longitude, latitude); None for no CRS, a local one, or one not of the Earth."""
+        """From CRS coordinates to WGS 84 (longitude, latitude); None without a CRS or for an unearthly one."""
         if self.crs is None:
             return None
         try:

@@ -5,11 +5,15 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable, Mapping
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from geoseg.errors import OutputError, OutputExistsError, UsageError
+
+_SIDES = (".aux.xml", ".ovr", ".msk")
+"""Endings of files that GDAL takes for a part of the raster beside them: those of an earlier raster must go with it."""
 
 
 class Outputs:
@@ -47,7 +51,7 @@ class Outputs:
         self._staged: dict[Path, Path] = {}
         read = [Path(path) for path in inputs]
         for index, path in enumerate(self._paths.values()):
-            _check(path, read, overwrite)
+            _check(path, read, overwrite, self._run)
             for other in list(self._paths.values())[:index]:
                 if os.path.realpath(path) == os.path.realpath(other):
                     raise UsageError(f"{path} is named for two outputs. Expected different files.")
@@ -60,9 +64,7 @@ class Outputs:
             side: Ending of a file that belongs beside it, such as ".aux.xml".
         """
         final = self._paths[name]
-        # One file per output and run, hidden, with the ending that drivers go by, and no longer than a name may be.
-        digest = zlib.crc32(f"{final.name}\n{self._run}".encode(errors="surrogateescape"))
-        temporary = final.with_name(f".{final.stem[:40]}.{digest:08x}.part{final.suffix}{side}")
+        temporary = _temporary(final, self._run, side)
         self._staged[temporary] = final.with_name(final.name + side)
         return temporary
 
@@ -89,6 +91,9 @@ class Outputs:
     def _place(self, temporary: Path, final: Path) -> None:
         try:
             _sync(temporary)
+            for side in _SIDES if self._overwrite else ():
+                if (beside := final.with_name(final.name + side)) not in self._staged.values():
+                    beside.unlink(missing_ok=True)
             _rename(temporary, final, self._overwrite)
         except FileExistsError as err:
             raise OutputExistsError(f"{final} has appeared during the run. Expected a free name.") from err
@@ -101,12 +106,22 @@ class Outputs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for temporary in self._staged:
-            temporary.unlink(missing_ok=True)
+        for final in self._paths.values():
+            temporary = _temporary(final, self._run)
+            # Libraries put files of their own beside the one they write.
+            for path in temporary.parent.glob(f"{escape(temporary.name)}*"):
+                path.unlink(missing_ok=True)
 
 
-def _check(path: Path, inputs: Iterable[Path], overwrite: bool) -> None:
+def _temporary(final: Path, run: str, side: str = "") -> Path:
+    """One file per output and run, hidden, with the ending that drivers go by, and no longer than a name may be."""
+    digest = zlib.crc32(f"{final.name}\n{run}".encode(errors="surrogateescape"))
+    return final.with_name(f".{final.stem[:40]}.{digest:08x}.part{final.suffix}{side}")
+
+
+def _check(path: Path, inputs: Iterable[Path], overwrite: bool, run: str) -> None:
     try:
+        str(path).encode()  # GDAL and SQLite take UTF-8 only: refused now rather than after hours
         for source in inputs:
             if path.exists() and source.exists() and path.samefile(source):
                 raise OutputExistsError(f"output {path} is the input {source}. Expected another name.")
@@ -117,15 +132,24 @@ def _check(path: Path, inputs: Iterable[Path], overwrite: bool) -> None:
                 raise OutputExistsError(f"{path} exists and is no regular file. Expected a free name.")
             if not overwrite:
                 raise OutputExistsError(f"{path} exists. Expected a free name, or --overwrite to replace it.")
+        for side in _SIDES:
+            beside = path.with_name(path.name + side)
+            if os.path.lexists(beside) and not overwrite:
+                raise OutputExistsError(f"{beside} exists, of an earlier raster. Expected it gone, or --overwrite.")
         folder = path.parent
         if not folder.is_dir():
             raise OutputError(f"{path}: the folder {folder} does not exist. Expected an existing folder. Create it.")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{path}: the folder {folder} is not writable. Expected a writable folder.")
+        # Quotas, read-only file systems, names too long: to make a file is the only sure answer.
+        _temporary(path, run, ".probe").touch()
+        _temporary(path, run, ".probe").unlink()
     except OSError as err:
         if isinstance(err, OutputExistsError | OutputError):
             raise
         raise OutputError(f"{path} cannot be written ({err.strerror}). Expected a name in a writable folder.") from err
+    except ValueError as err:
+        raise OutputError(f"{path} cannot be written ({err}). Expected a name in UTF-8.") from err
 
 
 def _rename(temporary: Path, final: Path, overwrite: bool) -> None:

@@ -51,6 +51,11 @@ class Products:
     probabilities: Path | None = None
     """The same for every class, one band each."""
 
+    def __post_init__(self) -> None:
+        for name in ("labels", "vectors", "confidence", "probabilities"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Path(value))
+
     @classmethod
     def beside_caller(cls, scene: str, model: str, labels: Path | None = None, **others: Path | None) -> "Products":
         """With `<scene>_<model>.tif` in the working directory where no class raster is named."""
@@ -59,7 +64,7 @@ class Products:
     def paths(self) -> dict[str, Path]:
         """By name, the class raster first, without those that were not asked for."""
         named = {name: getattr(self, name) for name in ("labels", "vectors", "confidence", "probabilities")}
-        return {name: Path(path) for name, path in named.items() if path is not None}
+        return {name: path for name, path in named.items() if path is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,8 +231,14 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
     with open_scene(scene, header, settings.bands, settings.nodata) as source:
         inputs = [checkpoint, source.source.path, *filter(None, [settings.aoi])]
         # QGIS lists all 256 entries of a colour table; the style beside the raster names the classes alone.
-        files = {**products.paths(), "style": products.labels.with_suffix(".qml")}
-        outputs = Outputs(files, inputs=inputs, overwrite=overwrite)
+        labels = products.labels
+        files = {
+            **products.paths(),
+            "style": labels.with_suffix(".qml"),
+            "names": labels.with_name(labels.name + ".aux.xml"),
+        }
+        # The spool's lock keeps a second run of that name out.
+        outputs = Outputs(files, inputs=inputs, overwrite=overwrite, run=str(labels.absolute()))
         warn_of_differences(scene, source, header)
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.batches import Tile, to_batch
-from geoseg.errors import CheckpointError, DeviceError
+from geoseg.errors import CheckpointError, DeviceError, UsageError
 from geoseg.models.fold import fold_batchnorm
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,10 @@ class Placement:
 
         Raises:
             DeviceError: If this machine does not have it.
+            UsageError: If the batch is empty.
         """
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"--batch-size {batch_size} leaves nothing to compute. Expected at least 1, or auto.")
         where = resolve_device(device)
         size = batch_size or (1 if where.type == "cpu" else 4)
         return cls(device=str(where), precision=resolve_precision(precision, where), batch_size=size)
@@ -176,7 +179,8 @@ class Runner:
         self.device, self.dtype = torch.device(self.placement.device), PRECISIONS[self.placement.precision]
         self.mean, self.std, self.classes, self.temperature = tuple(mean), tuple(std), classes, temperature
         self.stride = int(getattr(model, "stride"))  # noqa: B009  an attribute every model has
-        model = fold_batchnorm(model.eval()).to(self.device, self.dtype, memory_format=torch.channels_last)
+        model = fold_batchnorm(model.eval()).to(self.device, self.dtype)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  missing in torch's own types
         self.model = model.requires_grad_(False)
         # One forward pass at a time on an accelerator, while other threads read and prepare; on the CPU each thread
         # runs its own pass on one core.

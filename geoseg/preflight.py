@@ -1,8 +1,11 @@
 """Does this scene fit this model, and how is it cut? Everything here is decided before the first pixel is read."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from geoseg.checkpoint import Header
 from geoseg.errors import BandError, UsageError
@@ -26,6 +29,7 @@ def open_scene(path: str | Path, header: Header, bands: Sequence[str | int] | No
     Raises:
         SceneError: If the scene cannot be opened.
         BandError: If the bands do not fit the model.
+        UsageError: If no pixel of the scene's type can have the value `nodata`.
     """
     if bands is None:
         with Scene.open(path, nodata=nodata) as scene:
@@ -34,7 +38,24 @@ def open_scene(path: str | Path, header: Header, bands: Sequence[str | int] | No
         raise BandError(
             f"{path}: {len(bands)} bands chosen; the model was trained on {_count(header.bands)}. Expected as many."
         )
-    return Scene.open(path, bands=bands, nodata=nodata)
+    scene = Scene.open(path, bands=bands, nodata=nodata)
+    try:
+        _check_nodata(str(path), scene.dtype, nodata)
+    except UsageError:
+        scene.close()
+        raise
+    return scene
+
+
+def _check_nodata(path: str, dtype: np.dtype, nodata: float | None) -> None:
+    if nodata is None or not math.isfinite(nodata) or dtype.kind not in "iu":
+        return
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if not (low <= nodata <= high and nodata == int(nodata)):
+        raise UsageError(
+            f"--nodata {nodata:g} cannot occur in {path}, which is {dtype}. Expected a whole number from {low} to "
+            f"{high}, or nan where all pixels are data."
+        )
 
 
 def _match(path: str, bands: Sequence[Band], header: Header) -> list[str | int]:
@@ -49,7 +70,8 @@ def _match(path: str, bands: Sequence[Band], header: Header) -> list[str | int]:
         )
     unknown = [name for name in names if name.startswith("band_")]
     if not unknown:
-        log.warning("%s: bands %s taken for %s, in this order", path, ", ".join(names), ", ".join(wanted))
+        said = ", ".join(band.name for band in bands)
+        log.warning("%s: bands %s taken for %s, in this order", path, said, ", ".join(header.bands))
     return [band.index for band in bands]
 
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import zlib
 from collections.abc import Iterator, Mapping
@@ -134,13 +133,20 @@ class Spool:
 
     def remove(self) -> None:
         """Delete the folder: the run is complete, or its cells are of no use."""
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # The lock goes last and while it is held, or cells that another process has begun to write would go, too.
+        with contextlib.suppress(OSError):
+            for path in self.folder.glob("*"):
+                if path.name != _LOCK:
+                    path.unlink()
+            (self.folder / _LOCK).unlink()
+        self._lock.close()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def close(self) -> None:
         """Let another process have the folder. One that holds no cells is removed."""
         if not self._lock.closed and not any(self.folder.glob("cell-*.zst")):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.remove()
         self._lock.close()
 
     def __enter__(self) -> Self:

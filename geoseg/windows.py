@@ -60,7 +60,7 @@ class Window:
         return Window(row=row, col=col, height=height, width=width) if height > 0 and width > 0 else None
 
     def slices(self, origin: "Window | None" = None) -> tuple[slice, slice]:
-        """Row and column slices of this window in an array whose first pixel is that of `origin` (default: the scene)."""
+        """Row and column slices of this window in an array that begins where `origin` does (default: the scene)."""
         row, col = (origin.row, origin.col) if origin else (0, 0)
         return slice(self.row - row, self.stop_row - row), slice(self.col - col, self.stop_col - col)
 
@@ -128,7 +128,7 @@ class Plan:
         )
 
     def tile(self, cell: Window) -> Window:
-        """What the network sees for `cell`: its pixels, rounded up to the stride, and the halo. May stick out of the scene."""
+        """What the network sees for `cell`: its pixels, rounded up to the stride, and the halo; it may stick out."""
         return Window(
             row=cell.row - self.halo,
             col=cell.col - self.halo,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from geoseg.batches import ArrayReader
-from geoseg.engine import Keep, cells
+from geoseg.engine import LABELS_ONLY, Keep, cells
 from geoseg.errors import CheckpointError
 from geoseg.grid import Grid
 from geoseg.models import build_model
@@ -59,7 +59,7 @@ def reader_for(data, valid):
     return ArrayReader(data=data, valid=valid, grid=Grid(shape=valid.shape, transform=Affine.identity(), crs=None))
 
 
-def predict(reader, runner, plan, keep=Keep(), batch=1, area=None):
+def predict(reader, runner, plan, keep=LABELS_ONLY, batch=1, area=None):
     """The whole scene, cell by cell; every pixel is written exactly once."""
     labels = np.full(plan.shape, 77, np.uint8)
     extras = {}
@@ -85,7 +85,9 @@ def scenes(draw, channels=None, dtypes=(np.uint8, np.int16, np.uint16, np.float3
     """Small scenes of any size from 1x1, one row or column included, with holes, or nothing but a hole."""
     height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    data = rng.integers(0, top, (channels or draw(st.integers(1, 4)), height, width)).astype(draw(st.sampled_from(dtypes)))
+    data = rng.integers(0, top, (channels or draw(st.integers(1, 4)), height, width)).astype(
+        draw(st.sampled_from(dtypes))
+    )
     holes = draw(st.sampled_from([0.0, 0.3, 1.0]))
     return data, rng.random((height, width)) >= holes
 
@@ -193,7 +195,9 @@ def test_empty_cells_cost_no_forward_pass():
     valid = np.zeros((8, 12), bool)
     valid[0, 5] = True  # only the middle of three cells has a valid pixel
     labels, _ = predict(
-        reader_for(np.ones((1, 8, 12), np.uint8), valid), runner_for(Counting()), Plan(shape=(8, 12), cell_side=4, halo=2)
+        reader_for(np.ones((1, 8, 12), np.uint8), valid),
+        runner_for(Counting()),
+        Plan(shape=(8, 12), cell_side=4, halo=2),
     )
     assert sum(calls) == 1
     assert labels[0, 5] == 1

@@ -24,8 +24,7 @@ def plans(draw):
 def test_cells_cover_every_pixel_once(plan):
     count = np.zeros(plan.shape, int)
     for cell in plan:
-        assert cell.row >= 0 and cell.col >= 0
-        assert cell.stop_row <= plan.shape[0] and cell.stop_col <= plan.shape[1]
+        assert cell.intersection(Window(row=0, col=0, height=plan.shape[0], width=plan.shape[1])) == cell
         count[cell.slices()] += 1
     assert (count == 1).all()
     assert len(list(plan)) == len(plan) == plan.rows * plan.cols
@@ -37,7 +36,7 @@ def test_tiles_hold_their_cell_and_halo_and_keep_the_phase(plan):
         tile = plan.tile(cell)
         assert tile.row % plan.stride == tile.col % plan.stride == 0
         assert tile.height % plan.stride == tile.width % plan.stride == 0
-        assert tile.row == cell.row - plan.halo and tile.col == cell.col - plan.halo
+        assert (tile.row, tile.col) == (cell.row - plan.halo, cell.col - plan.halo)
         assert 0 <= tile.stop_row - (cell.stop_row + plan.halo) < plan.stride
         assert 0 <= tile.stop_col - (cell.stop_col + plan.halo) < plan.stride
 

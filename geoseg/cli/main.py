@@ -39,13 +39,34 @@ class LazyGroup(click.Group):
 
             near = get_close_matches(args[0], COMMANDS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"no command {args[0]!r}.{hint} See 'geoseg --help'.", ctx)
+            raise click.UsageError(f"no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but wrong usage is told in one line, and Ctrl-C has its exit code from the start."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as err:
+            raise WrongUsage(err) from err
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table of commands, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+class WrongUsage(click.ClickException):
+    """click's own refusals, without the lines of usage above them."""
+
+    exit_code = 2
+
+    def __init__(self, err: click.UsageError) -> None:
+        message = " ".join(err.format_message().split())
+        hint = f" See '{err.ctx.command_path} --help'." if err.ctx else ""
+        super().__init__(message + hint)
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

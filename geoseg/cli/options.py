@@ -104,7 +104,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 @contextmanager
 def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that draws a bar with the time left on stderr, when a terminal is there and -q is not."""
+    """A callback (done, total) that draws a bar and the time left on stderr: on a terminal, and without -q."""
     if not sys.stderr.isatty() or click.get_current_context().meta.get("geoseg.quiet", 0):
         yield lambda done, total: None
         return

@@ -54,9 +54,23 @@ def _bands(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 @click.option("--bands", callback=_bands, metavar="LIST", help="Bands by number or name: 1,2,3 or red,green,blue.")
 @click.option("--nodata", type=float, help="Value of pixels without data, instead of what the scene declares.")
 @click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is predicted.")
-@click.option("--tile-size", type=AutoInt(), metavar="N|auto", default="auto", help="Side of what the network sees.  [default: auto]")
-@click.option("--overlap", type=AutoInt(), metavar="N|auto", default="auto", help="Pixels neighbouring tiles share.  [default: auto]")
-@click.option("--batch-size", type=AutoInt(), metavar="N|auto", default="auto", help="Tiles in one forward pass.  [default: auto]")
+@click.option(
+    "--tile-size",
+    type=AutoInt(),
+    metavar="N|auto",
+    default="auto",
+    help="Side of what the network sees.  [default: auto]",
+)
+@click.option(
+    "--overlap",
+    type=AutoInt(),
+    metavar="N|auto",
+    default="auto",
+    help="Pixels neighbouring tiles share.  [default: auto]",
+)
+@click.option(
+    "--batch-size", type=AutoInt(), metavar="N|auto", default="auto", help="Tiles in one forward pass.  [default: auto]"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--precision",
@@ -72,7 +86,7 @@ def _bands(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 @json_option
 @log_options
 def predict(scene: str, **options: Any) -> None:
-    """Predict SCENE: a class raster, and polygons with --vectors.
+    r"""Predict SCENE: a class raster, and polygons with --vectors.
 
     Memory does not grow with the scene. An interrupted run goes on with --resume. The paths written are printed on
     stdout.

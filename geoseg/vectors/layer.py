@@ -44,8 +44,8 @@ def write_layers(
 
     Args:
         path: File to create; one that exists is replaced.
-        layers: Frame by layer name, in the order to write, each of one geometry type. One without rows becomes a layer without
-            features, with all its fields. The CRS is kept as the frame states it; none is written as undefined.
+        layers: Frame by layer name, in the order to write, of one geometry type each. One without rows becomes a layer
+            without features, with all its fields. The CRS is kept as the frame states it; none is written as undefined.
         styles: QML by layer name, stored in the table `layer_styles` as the layer's default style.
 
     Raises:

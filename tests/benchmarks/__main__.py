@@ -38,7 +38,10 @@ def alternate(rounds: int, **subjects: tuple[object, ...]) -> dict[str, dict[str
 
 def report(what: str, value: float, bound: float, *, most: bool) -> None:
     fine = value <= bound if most else value >= bound
-    print(f"  {what:<66} {value:8.3f}   goal {'<=' if most else '>='} {bound:<5} {'ok' if fine else 'MISSED'}", flush=True)
+    print(
+        f"  {what:<66} {value:8.3f}   goal {'<=' if most else '>='} {bound:<5} {'ok' if fine else 'MISSED'}",
+        flush=True,
+    )
     if not fine:
         MISSED.append(what)
 
@@ -53,7 +56,7 @@ def differing(a: Path, b: Path, edge: int) -> float:
 
 def speed(folder: Path, rounds: int) -> None:
     print("speed: CPU seconds, end to end against the bare forward pass of the same tiles, and against the usual loop")
-    scene, small = write_scene(folder / "s.tif", (4608, 4608)), write_scene(folder / "small.tif", (512, 512))
+    scene, small = write_scene(folder / "s.tif", (4608, 4608)), write_scene(folder / "small.tif", (1536, 3072))
     out, plain = folder / "out.tif", folder / "naive.tif"
     for width, bound in ((16, 1.10), (32, 1.05)):
         model = write_checkpoint(folder / f"base{width}.safetensors", width=width)
@@ -63,7 +66,12 @@ def speed(folder: Path, rounds: int) -> None:
             predict=("predict", scene, model, out, "bfloat16", small),
         )
         print(f"  base{width} bfloat16: forward {seen['forward']['cpu']:.2f} s, predict {seen['predict']['cpu']:.2f} s")
-        report(f"base{width}, bfloat16: end to end / bare forward", seen["predict"]["cpu"] / seen["forward"]["cpu"], bound, most=True)
+        report(
+            f"base{width}, bfloat16: end to end / bare forward",
+            seen["predict"]["cpu"] / seen["forward"]["cpu"],
+            bound,
+            most=True,
+        )
     model = folder / "base16.safetensors"
     for precision, bound in (("bfloat16", 5.0), ("float32", 2.3)):
         seen = alternate(
@@ -73,7 +81,12 @@ def speed(folder: Path, rounds: int) -> None:
         )
         print(f"  base16 {precision}: usual loop {seen['naive']['cpu']:.2f} s, predict {seen['predict']['cpu']:.2f} s, "
               f"labels that differ {differing(out, plain, 128):.5%}")  # fmt: skip
-        report(f"base16, {precision}: usual loop / geoseg", seen["naive"]["cpu"] / seen["predict"]["cpu"], bound, most=False)
+        report(
+            f"base16, {precision}: usual loop / geoseg",
+            seen["naive"]["cpu"] / seen["predict"]["cpu"],
+            bound,
+            most=False,
+        )
 
 
 def memory(folder: Path, shapes: list[tuple[int, int]]) -> None:
@@ -91,7 +104,7 @@ def memory(folder: Path, shapes: list[tuple[int, int]]) -> None:
 
 def dask(folder: Path, rounds: int) -> None:
     print("dask: wall and CPU seconds of two local workers against two threads in process")
-    scene, small = write_scene(folder / "d.tif", (9216, 9216)), write_scene(folder / "small.tif", (512, 512))
+    scene, small = write_scene(folder / "d.tif", (9216, 9216)), write_scene(folder / "small.tif", (1536, 3072))
     model = write_checkpoint(folder / "base16.safetensors", width=16)
     seen = alternate(
         rounds,
@@ -100,7 +113,12 @@ def dask(folder: Path, rounds: int) -> None:
     )
     for name, result in seen.items():
         print(f"  {name}: {result['cpu']:.2f} CPU s, {result['wall']:.2f} s")
-    report("workers / threads, CPU (workers import torch: a fixed cost)", seen["workers"]["cpu"] / seen["threads"]["cpu"], 1.25, most=True)
+    report(
+        "workers / threads, CPU (workers import torch: a fixed cost)",
+        seen["workers"]["cpu"] / seen["threads"]["cpu"],
+        1.25,
+        most=True,
+    )
     same = (folder / "a.tif").read_bytes() == (folder / "b.tif").read_bytes()
     report("equal bytes", float(same), 1, most=False)
 

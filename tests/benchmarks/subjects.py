@@ -38,7 +38,12 @@ def predict(scene: str, checkpoint: str, output: str, precision: str, small: str
 
     def run(scene: str, output: str) -> None:
         predict_scene(
-            scene, checkpoint, products=Products(labels=Path(output)), settings=settings, backend=backend, overwrite=True
+            scene,
+            checkpoint,
+            products=Products(labels=Path(output)),
+            settings=settings,
+            backend=backend,
+            overwrite=True,
         )
 
     if small:

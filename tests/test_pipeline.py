@@ -1,0 +1,558 @@
+"""predict_scene on files: equal to one pass over the whole scene, on the scene's grid, the same bytes by any road."""
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from checkpoints import CLASSES, COLORS, write_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasters import UTM, contents, digests, noise, write_raster
+
+from geoseg import pipeline
+from geoseg.checkpoint import load_checkpoint
+from geoseg.errors import GeosegError, OutputExistsError
+from geoseg.parallel import Inline, Processes, Scheduler, Threads
+from geoseg.pipeline import Products, Settings, predict_scene
+from geoseg.predict import NODATA
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+BANDS = (*COLORS, "swir")
+FLOAT32 = Settings(precision="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Checkpoints by (number of bands, depth), made when asked for."""
+    folder, made = tmp_path_factory.mktemp("models"), {}
+
+    def get(count, depth=1, constant=None):
+        key = (count, depth, constant)
+        if key not in made:
+            path = folder / f"{count}_{depth}_{constant}.safetensors"
+            made[key] = write_checkpoint(path, bands=BANDS[:count], depth=depth, constant=constant, cell_side=64)
+        return made[key]
+
+    return get
+
+
+def products_in(folder, **others):
+    return Products(labels=folder / "out.tif", **{name: folder / path for name, path in others.items()})
+
+
+ALL = {"vectors": "out.gpkg", "confidence": "confidence.tif", "probabilities": "probabilities.tif"}
+
+
+def read(path):
+    with rasterio.open(path) as src:
+        return src.read().squeeze(0) if src.count == 1 else src.read()
+
+
+# ---- exactness
+
+
+@st.composite
+def small_scenes(draw):
+    """(data, valid, how, profile): any size from 1x1, type, number of bands, and way to say what is not there."""
+    height, width = draw(st.integers(1, 101)), draw(st.integers(1, 67))
+    if draw(st.booleans()):
+        height = draw(st.sampled_from([1, height]))
+    dtype = draw(st.sampled_from([np.uint8, np.uint16, np.int16, np.float32]))
+    count = draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    data = noise((count, height, width), rng.integers(2**31), dtype=dtype)
+    valid = rng.random((height, width)) >= draw(st.sampled_from([0.0, 0.2, 1.0]))
+    how = draw(st.sampled_from(["tag", "alpha", "mask"]))
+    profile = {"photometric": "minisblack"}
+    if how == "tag":
+        profile["nodata"] = 0
+        data[:, ~valid] = 0
+        if count > 1:
+            data[0, rng.random((height, width)) < 0.1] = 0  # one band of several is not nodata
+    if dtype == np.float32:
+        broken = rng.random((height, width)) < 0.1
+        data[rng.integers(count), broken] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+        valid = valid & ~broken
+    if draw(st.booleans()):
+        profile |= {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
+    return data, valid, how, profile
+
+
+def whole_scene(model, header, data, valid):
+    """Logits (K, H, W) by one pass of the bare network over the whole scene, mirrored by numpy."""
+    halo = 32
+    extra = [(halo, halo + -side % header.stride) for side in valid.shape]
+    filled = np.where(valid, data.astype(np.float64), 0)
+    x = np.where(valid, (filled - header.mean[0]) / header.std[0], 0).astype(np.float32)
+    x = np.pad(x, [(0, 0), *extra], mode="reflect")
+    with torch.inference_mode():
+        return model(torch.from_numpy(x)[None])[0, :, halo:, halo:][:, : valid.shape[0], : valid.shape[1]]
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_the_output_equals_one_pass_over_the_whole_scene(models, data):
+    pixels, valid, how, profile = data.draw(small_scenes())
+    checkpoint = models(len(pixels), depth=data.draw(st.integers(1, 2)))
+    header, model = load_checkpoint(checkpoint).header, load_checkpoint(checkpoint).build()
+    halo = -(-header.receptive_radius // header.stride) * header.stride
+    cell = header.stride * data.draw(st.integers(16 // header.stride, 112 // header.stride))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scene = write_raster(folder / "scene.tif", pixels, valid=valid, how=how, **profile)
+        predict_scene(
+            scene,
+            checkpoint,
+            products=products_in(folder, confidence="c.tif", probabilities="p.tif"),
+            settings=Settings(precision="float32", device="cpu", tile_size=cell + 2 * halo),
+            backend=Inline(),
+        )
+        labels, confidence, probabilities = (read(folder / name) for name in ("out.tif", "c.tif", "p.tif"))
+    assert labels.shape == valid.shape
+    for array in (labels, confidence, *probabilities):
+        np.testing.assert_array_equal(array == NODATA, ~valid)
+    logits = whole_scene(model, header, pixels, valid)
+    first, second = logits.topk(2, dim=0).values
+    clear = ((first - second) > 1e-4).numpy() & valid
+    np.testing.assert_array_equal(labels[clear], logits.argmax(0).numpy()[clear])
+    expected = torch.softmax(logits.double(), 0).numpy() * 254
+    assert np.abs(probabilities[:, valid] - expected[:, valid]).max(initial=0) < 0.51
+    assert np.abs(confidence[valid] - expected.max(0)[valid]).max(initial=0) < 0.51
+
+
+@settings(max_examples=8)
+@given(data=st.data())
+def test_a_constant_model_is_constant_to_the_corner(models, data):
+    pixels, valid, how, profile = data.draw(small_scenes())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scene = write_raster(folder / "scene.tif", pixels, valid=valid, how=how, **profile)
+        products = products_in(folder, confidence="c.tif", vectors="v.gpkg")
+        predict_scene(scene, models(len(pixels), constant=1), products=products, backend=Threads(2))
+        np.testing.assert_array_equal(read(folder / "out.tif"), np.where(valid, 1, NODATA))
+        np.testing.assert_array_equal(read(folder / "c.tif"), np.where(valid, 254, NODATA))
+        buildings = geopandas.read_file(folder / "v.gpkg", layer="buildings")
+        assert buildings.area.sum() == pytest.approx(valid.sum() * 0.09)
+        assert len(geopandas.read_file(folder / "v.gpkg", layer="road_surfaces")) == 0
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:32637", Affine(0.3, 0, 500000, 0, -0.3, 6200000)),
+        ("EPSG:32637", Affine(0.3, 0, 500000, 0, -0.3, 6200000) @ Affine.rotation(30)),
+        ("EPSG:32637", Affine(0.3, 0, 500000, 0, 0.3, 6200000)),  # south-up
+        ("EPSG:4326", Affine(1e-6, 0, 37.5, 0, -1e-6, 55.5)),
+        ("EPSG:2263", Affine(1, 0, 980000, 0, -1, 200000)),  # feet
+        ("EPSG:3857", Affine(0.3, 0, 4e6, 0, -0.3, 7.5e6)),
+        (None, Affine.identity()),
+        (None, Affine(2, 0, 100, 0, -2, 50)),
+    ],
+    ids=["north-up", "rotated", "south-up", "degrees", "feet", "web mercator", "pixels", "no CRS"],
+)
+def test_the_grid_is_the_scenes(models, tmp_path, crs, transform):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 21, 34)), crs=crs, transform=transform)
+    predict_scene(scene, models(3), products=products_in(tmp_path, **ALL), backend=Inline())
+    with rasterio.open(scene) as src:
+        for name in ("out.tif", "confidence.tif", "probabilities.tif"):
+            with rasterio.open(tmp_path / name) as out:
+                assert (out.shape, out.transform, out.crs) == (src.shape, src.transform, src.crs)
+    for layer in ("buildings", "road_surfaces"):
+        frame = geopandas.read_file(tmp_path / "out.gpkg", layer=layer)
+        assert (frame.crs is None) == (crs is None)
+        if crs:
+            assert frame.crs.to_epsg() == int(crs.partition(":")[2])
+        assert ("area_px" in frame) == (crs is None)
+
+
+def test_pixel_is_point(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 9, 9)))
+    with rasterio.open(scene, "r+") as dst:
+        dst.update_tags(AREA_OR_POINT="Point")
+    predict_scene(scene, models(3), products=products_in(tmp_path), backend=Inline())
+    with rasterio.open(scene) as src, rasterio.open(tmp_path / "out.tif") as out:
+        assert out.transform == src.transform
+
+
+def test_ground_control_points_are_carried(models, tmp_path):
+    scene = tmp_path / "scene.tif"
+    points = [GroundControlPoint(row, col, 37 + col / 1e4, 55 - row / 1e4) for row in (0, 20) for col in (0, 33)]
+    write_raster(scene, noise((3, 21, 34)), crs=None, transform=Affine.identity())
+    with rasterio.open(scene, "r+") as dst:
+        dst.gcps = (points, rasterio.CRS.from_epsg(4326))
+    predict_scene(scene, models(3), products=products_in(tmp_path), backend=Inline())
+    with rasterio.open(tmp_path / "out.tif") as out:
+        found, crs = out.gcps
+    assert crs.to_epsg() == 4326
+    assert [(p.row, p.col, p.x, p.y) for p in found] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
+def test_a_scene_without_data_costs_no_forward_pass(models, tmp_path, monkeypatch):
+    scene = write_raster(tmp_path / "scene.tif", np.zeros((3, 50, 70), np.uint8), nodata=0)
+    monkeypatch.setattr("geoseg.predict.Runner._forward", lambda *_: pytest.fail("a forward pass"))
+    done = predict_scene(scene, models(3), products=products_in(tmp_path, **ALL), backend=Inline())
+    assert (read(tmp_path / "out.tif") == NODATA).all()
+    assert (read(tmp_path / "probabilities.tif") == NODATA).all()
+    assert done.features == {"buildings": 0, "road_surfaces": 0}
+
+
+def test_a_nodata_override(models, tmp_path):
+    pixels = noise((3, 20, 20))
+    pixels[:, :5] = 7
+    scene = write_raster(tmp_path / "scene.tif", pixels, nodata=0)
+    settings_ = Settings(precision="float32", nodata=7.0)
+    predict_scene(scene, models(3), products=products_in(tmp_path), settings=settings_, backend=Inline())
+    expected = np.zeros((20, 20), bool)
+    expected[:5] = True
+    np.testing.assert_array_equal(read(tmp_path / "out.tif") == NODATA, expected)
+
+
+def test_bands_in_another_order_are_the_same_scene(models, tmp_path):
+    pixels = noise((3, 40, 50))
+    straight = write_raster(tmp_path / "a.tif", pixels)
+    swapped = write_raster(tmp_path / "b.tif", pixels[::-1])
+    with rasterio.open(swapped, "r+") as dst:
+        dst.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    results = []
+    for scene, bands in [(straight, None), (swapped, None), (swapped, (3, 2, 1)), (swapped, ("red", "green", "blue"))]:
+        out = Products(labels=tmp_path / f"out{len(results)}.tif")
+        done = predict_scene(scene, models(3), products=out, settings=Settings(bands=bands), backend=Inline())
+        results.append(read(done.paths["labels"]))
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
+def test_outside_the_area_is_nodata(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 100, 120)))
+    left, top = UTM["transform"] @ (30, 20)
+    right, bottom = UTM["transform"] @ (90, 70)
+    box = geopandas.GeoSeries.from_wkt(
+        [f"POLYGON(({left} {top}, {right} {top}, {right} {bottom}, {left} {bottom}, {left} {top}))"], crs=UTM["crs"]
+    )
+    box.to_crs(4326).to_file(tmp_path / "area.geojson")
+    everywhere = products_in(tmp_path)
+    predict_scene(scene, models(3), products=everywhere, settings=FLOAT32, backend=Inline())
+    limited = Products(labels=tmp_path / "limited.tif")
+    settings_ = Settings(precision="float32", aoi=tmp_path / "area.geojson")
+    predict_scene(scene, models(3), products=limited, settings=settings_, backend=Inline())
+    inside = np.zeros((100, 120), bool)
+    inside[20:70, 30:90] = True
+    expected = np.where(inside, read(tmp_path / "out.tif"), NODATA)
+    np.testing.assert_array_equal(read(tmp_path / "limited.tif"), expected)
+
+
+# ---- the same bytes by any road
+
+TILES = Settings(precision="float32", device="cpu", tile_size=84)
+"""Cells of 64 pixels with a halo of 10: 80 of them."""
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory, models):
+    """A scene of 600x500 with a hole, a model, and what a plain loop makes of them."""
+    folder = tmp_path_factory.mktemp("road")
+    pixels = noise((3, 500, 600))
+    pixels[:, 100:180, 200:330] = 0
+    scene = write_raster(folder / "scene.tif", pixels, nodata=0, compress="deflate")
+    (folder / "inline").mkdir()
+    predict_scene(scene, models(3), products=products_in(folder / "inline", **ALL), settings=TILES, backend=Inline())
+    return scene, models(3), digests(folder / "inline")
+
+
+def bytes_with(road, folder, **options):
+    scene, model, _ = road
+    predict_scene(scene, model, products=products_in(folder, **ALL), **({"settings": TILES} | options))
+    return digests(folder)
+
+
+def test_what_is_written(road):
+    assert sorted(road[2]) == [
+        "confidence.tif", "out.gpkg", "out.qml", "out.tif", "out.tif.aux.xml", "probabilities.tif"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", [Inline(), Threads(1), Threads(3)], ids=repr)
+def test_threads_give_the_same_bytes(road, tmp_path, backend):
+    assert bytes_with(road, tmp_path, backend=backend) == road[2]
+
+
+def test_the_order_of_work_and_a_batch_give_the_same_bytes(road, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    batched = Settings(precision="float32", device="cpu", tile_size=84, batch_size=7)
+    assert bytes_with(road, tmp_path / "a", settings=batched) == road[2]
+    inner = pipeline._batches
+    monkeypatch.setattr(pipeline, "_batches", lambda *args: list(inner(*args))[::-1])
+    (tmp_path / "b").mkdir()
+    assert bytes_with(road, tmp_path / "b", backend=Threads(2)) == road[2]
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_bytes(road, tmp_path):
+    assert bytes_with(road, tmp_path, backend=Processes(2)) == road[2]
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_gives_the_same_bytes(road, tmp_path):
+    from test_parallel import DaskProcesses
+
+    with DaskProcesses() as cluster:
+        cluster.add_workers(2)
+        assert bytes_with(road, tmp_path, backend=Scheduler(cluster.address)) == road[2]
+
+
+def test_time_zone_locale_and_folder_change_no_byte(road, tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    (tmp_path / "another folder ü").mkdir()
+    monkeypatch.chdir(tmp_path / "another folder ü")
+    assert bytes_with(road, Path()) == road[2]
+
+
+@pytest.mark.parametrize("tile_size", [None, 36, 150, 700])
+def test_the_tile_size_changes_no_label(road, tmp_path, tile_size):
+    scene, model, _ = road
+    settings_ = Settings(precision="float32", device="cpu", tile_size=tile_size)
+    predict_scene(scene, model, products=products_in(tmp_path), settings=settings_)
+    np.testing.assert_array_equal(read(tmp_path / "out.tif"), read(scene.parent / "inline" / "out.tif"))
+
+
+def test_an_interrupted_run_goes_on_with_the_same_bytes(road, tmp_path):
+    def stop_at(count):
+        def progress(done, total):
+            assert total == 80
+            if done >= count:
+                raise KeyboardInterrupt
+
+        return progress
+
+    for count, found in [(1, 0), (30, 1), (31, 30), (80, 31)]:
+        with pytest.raises(KeyboardInterrupt):
+            bytes_with(road, tmp_path, progress=stop_at(count), resume=found > 0)
+        assert [path.name for path in tmp_path.iterdir()] == ["out.tif.partial"]
+        assert len(list((tmp_path / "out.tif.partial").glob("*.zst"))) >= count
+    scene, model, expected = road
+    done = predict_scene(scene, model, products=products_in(tmp_path, **ALL), settings=TILES, resume=True)
+    assert (done.resumed, done.cells) == (80, 80)
+    assert digests(tmp_path) == expected
+
+
+def test_a_damaged_cell_is_predicted_again(road, tmp_path):
+    def stop(done, total):
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bytes_with(road, tmp_path, progress=stop)
+    cell = tmp_path / "out.tif.partial" / "cell-00000017.zst"
+    cell.write_bytes(cell.read_bytes()[:-9])
+    assert bytes_with(road, tmp_path, resume=True) == road[2]
+
+
+def test_overwriting_gives_the_same_bytes(road, tmp_path):
+    for name in ("out.tif", "out.gpkg", "out.qml", "out.tif.aux.xml"):
+        (tmp_path / name).write_text("old")
+    before = contents(tmp_path)
+    with pytest.raises(OutputExistsError):
+        bytes_with(road, tmp_path)
+    assert contents(tmp_path) == before
+    assert bytes_with(road, tmp_path, overwrite=True) == road[2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"settings": Settings(precision="float32", device="cpu", tile_size=100)},
+        {"settings": Settings(precision="bfloat16", device="cpu", tile_size=84)},
+        {"settings": Settings(precision="float32", device="cpu", tile_size=84, bands=(3, 2, 1))},
+        {"settings": Settings(precision="float32", device="cpu", tile_size=84, nodata=3)},
+        {"products": {"confidence": "c.tif"}},
+        {"touched": True},
+        {"model": True},
+    ],
+    ids=str,
+)
+def test_resuming_another_run_is_refused(road, models, tmp_path, options):
+    def stop(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    scene, model, _ = road
+    copy = tmp_path / "scene.tif"
+    copy.write_bytes(scene.read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        predict_scene(copy, model, products=products_in(tmp_path), settings=TILES, progress=stop)
+    if "touched" in options:
+        os.utime(copy, (1, 1))
+    if "model" in options:
+        model = models(3, constant=1)
+    before = contents(tmp_path)
+    with pytest.raises(GeosegError, match=r"of another run: .* differ") as refused:
+        predict_scene(
+            copy,
+            model,
+            products=products_in(tmp_path, **options.get("products", {})),
+            settings=options.get("settings", TILES),
+            resume=True,
+        )
+    assert refused.value.exit_code == 2
+    assert contents(tmp_path) == before
+
+
+# ---- all or nothing
+
+
+@pytest.mark.parametrize("product", ["out.tif", "confidence.tif", "probabilities.tif", "out.gpkg", "out.qml"])
+def test_a_name_taken_during_the_run(road, tmp_path, product):
+    def take(done, total):
+        if done == 40:
+            (tmp_path / product).write_text("mine")
+
+    with pytest.raises(OutputExistsError, match="appeared during the run"):
+        bytes_with(road, tmp_path, progress=take)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([product, "out.tif.partial"])
+    assert (tmp_path / product).read_text() == "mine"
+    (tmp_path / product).unlink()
+    assert bytes_with(road, tmp_path, resume=True) == road[2]
+
+
+@pytest.mark.parametrize("stage", ["write_cog", "polygonize", "write_layers"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_failure_while_writing_leaves_the_spool_alone(road, tmp_path, monkeypatch, stage, error):
+    def fail(*args, **kwargs):
+        if stage == "write_cog":
+            args[0].write_bytes(b"half")
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, stage, fail)
+        with pytest.raises(error):
+            bytes_with(road, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tif.partial"]
+    assert bytes_with(road, tmp_path, resume=True) == road[2]
+
+
+def test_a_scene_replaced_during_the_run_is_noticed(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 100, 120)))
+
+    def replace(done, total):
+        if done == 1:
+            write_raster(tmp_path / "new.tif", noise((3, 90, 120))).replace(scene)
+
+    try:
+        predict_scene(scene, models(3), products=products_in(tmp_path), backend=Inline(), progress=replace)
+    except GeosegError:
+        assert not (tmp_path / "out.tif").exists()
+    else:  # the handle that is open still reads the old file
+        assert read(tmp_path / "out.tif").shape == (100, 120)
+
+
+# ---- what the files are
+
+
+def test_the_class_raster_is_a_cloud_optimized_geotiff(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 700, 1100)))
+    predict_scene(scene, models(3), products=products_in(tmp_path, **ALL), backend=Threads(2))
+    for name, count in [("out.tif", 1), ("confidence.tif", 1), ("probabilities.tif", 3)]:
+        with rasterio.open(tmp_path / name) as src:
+            assert src.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            assert src.block_shapes == [(512, 512)] * count
+            assert src.dtypes == ("uint8",) * count
+            assert src.nodatavals == (255,) * count
+            assert src.overviews(1)
+            assert src.profile["compress"] in ("deflate", "zstd")
+    with rasterio.open(tmp_path / "out.tif") as src:
+        assert src.colorinterp == (ColorInterp.palette,)
+        colormap = src.colormap(1)
+        assert [colormap[value][:3] for value in range(3)] == [(0, 0, 0), (0xE3, 0x4A, 0x33), (0x5A, 0x5A, 0x5A)]
+        assert src.descriptions == ("class",)
+        with rasterio.open(tmp_path / "out.tif", overview_level=0) as smaller:
+            assert set(np.unique(smaller.read())) <= {0, 1, 2}
+    for name, descriptions in [
+        ("confidence.tif", ("probability of the class",)),
+        ("probabilities.tif", tuple(item.name for item in CLASSES)),
+    ]:
+        with rasterio.open(tmp_path / name) as src:
+            assert src.descriptions == descriptions
+            assert set(src.scales) == {1 / 254}
+
+
+def test_gdal_reads_the_class_names(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 20, 30)))
+    predict_scene(scene, models(3), products=products_in(tmp_path), backend=Inline())
+    # rasterio does not show category names, but copies them with the rest to a format that keeps them as text.
+    rasterio.shutil.copy(tmp_path / "out.tif", tmp_path / "copy.vrt", driver="VRT")
+    text = (tmp_path / "copy.vrt").read_text()
+    for item in CLASSES:
+        assert f"<Category>{item.name}</Category>" in text
+
+
+def test_tags_hold_what_decided_the_pixels_and_no_path(models, tmp_path):
+    folder = tmp_path / "recognizable_folder"
+    folder.mkdir()
+    scene = write_raster(folder / "recognizable_scene.tif", noise((3, 20, 30)))
+    predict_scene(scene, models(3), products=products_in(folder, **ALL), settings=FLOAT32, backend=Inline())
+    with rasterio.open(folder / "out.tif") as src:
+        tags = src.tags()
+    assert tags["GEOSEG_CHECKPOINT"] == load_checkpoint(models(3)).header.sha256
+    assert tags["GEOSEG_BANDS"] == "1,2,3"
+    assert tags["GEOSEG_PRECISION"] == "float32"
+    assert json.loads(tags["GEOSEG_CLASSES"]) == ["background", "building", "road"]
+    for path in folder.iterdir():
+        if path != scene:
+            assert b"recognizable" not in path.read_bytes(), path.name
+
+
+def test_the_scene_is_left_alone(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 50, 60)))
+    before = contents(tmp_path)
+    predict_scene(scene, models(3), products=products_in(tmp_path), backend=Threads(2))
+    after = contents(tmp_path)
+    assert after["scene.tif"] == before["scene.tif"]
+    assert sorted(after) == ["out.qml", "out.tif", "out.tif.aux.xml", "scene.tif"]
+
+
+def test_what_is_said_of_the_run(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 100, 120)))
+    steps = []
+    done = predict_scene(
+        scene,
+        models(3),
+        products=products_in(tmp_path, vectors="v.gpkg"),
+        settings=FLOAT32,
+        progress=lambda *step: steps.append(step),
+    )
+    assert steps == [(count, 4) for count in range(5)]
+    assert (done.shape, done.cells, done.resumed, done.tile_size, done.overlap) == ((100, 120), 4, 0, 84, 20)
+    assert done.classes == ("background", "building", "road")
+    said = json.loads(json.dumps(done.to_dict()))
+    assert said["paths"] == {"labels": str(tmp_path / "out.tif"), "vectors": str(tmp_path / "v.gpkg")}
+    assert said["features"] == {
+        layer: len(geopandas.read_file(tmp_path / "v.gpkg", layer=layer)) for layer in ("buildings", "road_surfaces")
+    }
+
+
+def test_default_names():
+    assert Products.beside_caller("folder/town.tif", "unet").paths() == {"labels": Path("town_unet.tif")}
+    assert Products.beside_caller("town.tif", "runs/a/model.safetensors").labels == Path("town_model.tif")
+    assert Products.beside_caller("town.tif", "unet", Path("x.tif"), vectors=Path("v")).paths() == {
+        "labels": Path("x.tif"), "vectors": Path("v")
+    }  # fmt: skip
+
+
+def test_the_log_is_silent_when_there_is_nothing_to_say(models, tmp_path, caplog):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 20, 30)))
+    logging.getLogger("geoseg").propagate = True
+    with caplog.at_level(logging.WARNING):
+        predict_scene(scene, models(3), products=products_in(tmp_path, **ALL), backend=Inline())
+    assert caplog.text == ""

@@ -1,0 +1,232 @@
+"""Preflight: which bands, which cells, which warnings; refusals name both numbers and a way out."""
+
+import logging
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from checkpoints import CLASSES
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
+from rasters import noise, write_raster
+
+from geoseg.checkpoint import Head, Header
+from geoseg.errors import BandError, SceneError, UsageError
+from geoseg.preflight import open_scene, plan_for, warn_of_differences
+
+
+def header_for(*bands, **fields):
+    defaults = {
+        "arch": "unet", "bands": bands, "mean": (1.0,) * len(bands), "std": (1.0,) * len(bands),
+        "value_range": ((0.0, 255.0),) * len(bands), "dtype": "uint8", "heads": {"surface": Head(classes=CLASSES)},
+        "cell_side": 1536, "stride": 16, "receptive_radius": 107,
+    }  # fmt: skip
+    return Header(**(defaults | fields))
+
+
+RGB = header_for("red", "green", "blue")
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What is logged from WARNING up."""
+    lines = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            lines.append(record.getMessage())
+
+    handler = Handler(logging.WARNING)
+    logger = logging.getLogger("geoseg")
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
+def scene(path, count, colors=None, names=None, **profile):
+    write_raster(path, noise((count, 5, 7)), photometric="minisblack", **profile)
+    with rasterio.open(path, "r+") as dst:
+        dst.colorinterp = colors or [ColorInterp.undefined] * count
+        if names:
+            dst.descriptions = names
+    return path
+
+
+def chosen(path, header=RGB, bands=None, nodata=None):
+    with open_scene(path, header, bands, nodata) as opened:
+        return [band.index for band in opened.bands]
+
+
+R, G, B, NIR = (getattr(ColorInterp, name) for name in ("red", "green", "blue", "nir"))
+
+
+def test_bands_are_matched_by_color_in_any_order(tmp_path, warnings):
+    assert chosen(scene(tmp_path / "a.tif", 4, [B, NIR, R, G])) == [3, 4, 1]
+    assert chosen(scene(tmp_path / "b.tif", 4, [R, G, B, NIR]), header_for("nir", "red")) == [4, 1]
+    assert chosen(scene(tmp_path / "c.tif", 3, names=("Blue", "GREEN", "red"))) == [3, 2, 1]
+    assert warnings == []
+
+
+def test_bands_without_names_are_taken_in_order(tmp_path, warnings):
+    assert chosen(scene(tmp_path / "a.tif", 3)) == [1, 2, 3]
+    assert warnings == []  # there is nothing that contradicts
+
+
+def test_bands_of_other_names_are_taken_in_order_with_a_warning(tmp_path, warnings):
+    path = scene(tmp_path / "a.tif", 3, names=("B04", "B03", "B02"))
+    assert chosen(path) == [1, 2, 3]
+    assert warnings == [f"{path}: bands B04, B03, B02 taken for red, green, blue, in this order"]
+
+
+def test_a_wrong_number_of_bands_is_refused_with_both_numbers_and_a_way_out(tmp_path):
+    path = scene(tmp_path / "a.tif", 4)
+    with pytest.raises(BandError, match=r"has 4 bands \(band_1, .*\); .* on 3 bands \(red, green, blue\).*1,2,3"):
+        chosen(path)
+    assert chosen(path, bands=(1, 2, 3)) == [1, 2, 3]
+    with pytest.raises(BandError, match=r"has 1 band \(band_1\); .* 3 bands"):
+        chosen(scene(tmp_path / "b.tif", 1))
+    with pytest.raises(BandError, match=r"2 bands chosen; .* 3 bands"):
+        chosen(path, bands=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("bands", "says"),
+    [
+        ((0, 1, 2), "band=0 "),
+        ((1, 2, 5), "band=5 .*Expected 1 to 4"),
+        ((-1, 2, 3), "band=-1"),
+        (("rot", 1, 2), "'rot'"),
+    ],
+)
+def test_bands_that_are_not_there(tmp_path, bands, says):
+    with pytest.raises(BandError, match=says):
+        chosen(scene(tmp_path / "a.tif", 4), bands=bands)
+
+
+def test_chosen_bands_win_over_names(tmp_path, warnings):
+    path = scene(tmp_path / "a.tif", 4, [B, G, R, NIR])
+    assert chosen(path, bands=(1, 2, 3)) == [1, 2, 3]
+    assert chosen(path, bands=("nir", "Red", 2)) == [4, 3, 2]
+    assert warnings == []
+
+
+def test_alpha_is_no_band_of_the_scene(tmp_path):
+    valid = np.ones((5, 7), bool)
+    assert chosen(write_raster(tmp_path / "a.tif", noise((3, 5, 7)), how="alpha", valid=valid)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("nodata", [256.0, -1.0, 0.5, 1e30])
+def test_a_nodata_value_that_cannot_occur_is_refused(tmp_path, nodata):
+    path = scene(tmp_path / "a.tif", 3)
+    with pytest.raises(UsageError, match=r"--nodata .* uint8.*0 to 255"):
+        open_scene(path, RGB, None, nodata)
+
+
+@pytest.mark.parametrize("nodata", [0.0, 255.0, float("nan")])
+def test_nodata_values_that_can_occur_or_say_none(tmp_path, nodata):
+    assert chosen(scene(tmp_path / "a.tif", 3), nodata=nodata) == [1, 2, 3]
+
+
+def test_a_scene_that_is_none(tmp_path):
+    with pytest.raises(SceneError):
+        open_scene(tmp_path / "missing.tif", RGB, None, None)
+
+
+# ---- warnings
+
+
+def differences(path, header=RGB):
+    with open_scene(path, header, None, None) as opened:
+        warn_of_differences(str(path), opened, header)
+
+
+def test_a_scene_like_the_training_data_is_no_news(tmp_path, warnings):
+    differences(scene(tmp_path / "a.tif", 3), header_for("red", "green", "blue", gsd=(0.2, 0.5, 0.3)))
+    assert warnings == []
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_no_crs_is_one_line(tmp_path, warnings):
+    differences(scene(tmp_path / "a.tif", 3, crs=None, transform=Affine.identity()))
+    assert len(warnings) == 1
+    assert "no CRS" in warnings[0]
+
+
+def test_another_type_is_one_line(tmp_path, warnings):
+    write_raster(tmp_path / "a.tif", noise((3, 5, 7), dtype=np.uint16), photometric="rgb")
+    differences(tmp_path / "a.tif")
+    assert len(warnings) == 1
+    assert "uint16; the model was trained on uint8" in warnings[0]
+
+
+@pytest.mark.parametrize(("meters", "told"), [(0.1, True), (0.15, False), (0.7, False), (0.8, True), (10, True)])
+def test_another_gsd_is_one_line(tmp_path, warnings, meters, told):
+    path = scene(tmp_path / "a.tif", 3, transform=Affine(meters, 0, 500000, 0, -meters, 6200000))
+    differences(path, header_for("red", "green", "blue", gsd=(0.2, 0.5, 0.3)))
+    assert len(warnings) == told
+    if told:
+        assert f"{meters:.3g} m per pixel; the model was trained on 0.2 to 0.5 m" in warnings[0]
+
+
+# ---- the plan
+
+
+def test_the_plan_without_options_is_the_checkpoints(warnings):
+    plan = plan_for((5000, 3000), RGB, None, None)
+    assert (plan.shape, plan.cell_side, plan.halo, plan.stride) == ((5000, 3000), 1536, 112, 16)
+    assert warnings == []
+
+
+@given(tile=st.integers(0, 4000), overlap=st.none() | st.integers(0, 600))
+def test_a_tile_size_is_exact_or_refused_with_one_that_fits(tile, overlap):
+    def refusal(tile, overlap):
+        try:
+            plan = plan_for((5000, 3000), RGB, tile, overlap)
+        except UsageError as err:
+            return str(err)
+        assert plan.cell_side + 2 * plan.halo == tile
+        assert overlap in (None, 2 * plan.halo)
+        return None
+
+    for _ in range(2):  # the overlap first, then the tile size
+        if (text := refusal(tile, overlap)) is None:
+            return
+        nearest = int(text.partition("Try ")[2].partition(",")[0])
+        if text.startswith("--overlap"):
+            assert abs(nearest - overlap) <= 16
+            overlap = nearest
+        else:
+            assert nearest > (224 if overlap is None else overlap)
+            assert abs(nearest - tile) <= 8 or tile < nearest
+            tile = nearest
+    assert refusal(tile, overlap) is None
+
+
+def test_refused_sizes_name_the_automatic_ones():
+    with pytest.raises(UsageError, match=r"^--tile-size 1000 does not fit.* 224 .* 16 .*Try 992, or auto for 1760\.$"):
+        plan_for((5000, 3000), RGB, 1000, None)
+    with pytest.raises(UsageError, match=r"^--overlap 100 does not fit.* 16\. Try 96, or auto for 224\.$"):
+        plan_for((5000, 3000), RGB, None, 100)
+
+
+def test_too_little_overlap_is_told(warnings):
+    assert plan_for((5000, 3000), RGB, None, 64).halo == 32
+    assert warnings == ["overlap 64 is less than the 224 this model needs: tile edges may show"]
+
+
+def test_more_overlap_than_needed_is_no_news(warnings):
+    assert plan_for((5000, 3000), RGB, None, 256).halo == 128
+    assert warnings == []
+
+
+def test_wasteful_tiles_are_told(warnings):
+    plan_for((5000, 3000), RGB, 256, None)
+    assert len(warnings) == 1
+    assert "64 pixels for each pixel" in warnings[0]
+
+
+def test_no_waste_where_one_tile_holds_the_scene(warnings):
+    plan_for((30, 20), RGB, 256, None)
+    assert warnings == []
