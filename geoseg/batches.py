@@ -13,6 +13,8 @@ from geoseg.windows import Window
 
 _CLAMP = 64.0
 """Standard deviations beyond which a normalised value says nothing more, and float16 and bfloat16 begin to overflow."""
+_ROWS = 16
+"""Rows that are normalised at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,15 +120,19 @@ def to_batch(tiles: Sequence[Tile], mean: Sequence[float], std: Sequence[float],
             f"tiles of shapes {sorted(shapes)} for {len(mean)} channels. Expected one shape, all channels."
         )
     channels, height, width = shapes.pop()
-    batch = torch.empty((len(tiles), channels, height, width), dtype=dtype, memory_format=torch.channels_last)
+    means, stds = (torch.tensor(values, dtype=torch.float32).repeat(width) for values in (mean, std))
+    batch = torch.empty((len(tiles), height, width, channels), dtype=dtype)
     for sample, tile in zip(batch, tiles, strict=True):
+        data = torch.from_numpy(tile.data)
         invalid = None if tile.valid.all() else torch.from_numpy(~tile.valid)
-        for channel, plane in enumerate(tile.data):
-            x = torch.from_numpy(np.ascontiguousarray(plane)).to(torch.float32, copy=True)
-            x.sub_(mean[channel]).mul_(1.0 / std[channel])
+        # A few rows at a time stay in the processor's cache from the first step to the last.
+        for row in range(0, height, _ROWS):
+            rows = slice(row, row + _ROWS)
+            x = data[:, rows].permute(1, 2, 0).to(torch.float32).reshape(-1, width * channels)
+            x = x.sub(means).div_(stds).view(-1, width, channels)
             if tile.data.dtype != np.uint8:
                 x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).clamp_(-_CLAMP, _CLAMP)
             if invalid is not None:
-                x.masked_fill_(invalid, 0.0)
-            sample[channel].copy_(x)
-    return batch
+                x.masked_fill_(invalid[rows, :, None], 0.0)
+            sample[rows] = x
+    return batch.permute(0, 3, 1, 2)

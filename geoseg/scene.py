@@ -59,7 +59,8 @@ _MIN_STRIP_WIDTH = 1024
 _GDAL = {
     "GDAL_NUM_THREADS": "1",
     "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",  # masks, world files and .aux.xml beside the scene belong to it
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a damaged JPEG would be read as grey
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # or half a JPEG is read as grey
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # or half a PNG is read as noise
 }
 _GDAL_REMOTE = {
     "GDAL_NUM_THREADS": "1",
@@ -311,14 +312,16 @@ def _differs(data: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray:
             valid |= ~np.isnan(plane)
         else:
             # GDAL's tolerance: values come from text and from other types, such as -3.40282306e38.
-            slack = 4 * float(np.finfo(np.float32 if plane.dtype.itemsize <= 4 else np.float64).eps) * abs(value)
-            valid |= (plane < value - slack) | (plane > value + slack) | np.isnan(plane)
+            info = np.finfo(plane.dtype)
+            slack = 4 * float(info.eps) * abs(value)
+            low, high = max(value - slack, float(info.min)), min(value + slack, float(info.max))
+            valid |= (plane < low) | (plane > high) | np.isnan(plane)
     return valid
 
 
 def _holds(dtype: np.dtype, value: float) -> bool:
     if dtype.kind == "f":
-        return not math.isinf(value)
+        return not math.isinf(value)  # infinity is no data, whatever is declared
     return math.isfinite(value) and value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 

@@ -12,13 +12,13 @@ UTM = {"crs": "EPSG:32637", "transform": Affine(0.3, 0, 500000, 0, -0.3, 6200000
 """30 cm pixels."""
 
 
-def noise(shape, seed=0, top=200, dtype=np.uint8):
-    """(C, H, W): patches of 8 pixels and noise, so that labels change often but not everywhere."""
+def noise(shape, seed=0, dtype=np.uint8):
+    """(C, H, W) from 1 to 199: patches of 16 pixels with some noise, so that labels change, but not at every pixel."""
     channels, height, width = shape
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(1, top // 2 + 1, (channels, -(-height // 8), -(-width // 8)))
-    patches = coarse.repeat(8, 1).repeat(8, 2)[:, :height, :width]
-    return (patches + rng.integers(0, top // 2, shape)).astype(dtype)
+    coarse = rng.integers(1, 160, (channels, -(-height // 16), -(-width // 16)))
+    patches = coarse.repeat(16, 1).repeat(16, 2)[:, :height, :width]
+    return (patches + rng.integers(0, 40, shape)).astype(dtype)
 
 
 def write_raster(path, data, *, valid=None, how=None, **profile) -> Path:

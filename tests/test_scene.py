@@ -91,7 +91,7 @@ def test_valid_pixels_are_gdals(data):
     height, width = draw(st.integers(1, shape[0] - row)), draw(st.integers(1, shape[1] - col))
     window = Window(row=row, col=col, height=height, width=width)
     with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder) / "a.tif", array, nodata=nodata)
+        path = write(Path(folder) / "a.tif", array, nodata=nodata, photometric="minisblack")
         with Scene.open(path, bands=bands) as scene, rasterio.open(path) as oracle:
             tile = scene.read(window)
             chosen = bands or list(range(1, count + 1))
@@ -116,29 +116,25 @@ def test_nodata_rounded_in_its_text_is_still_nodata(tmp_path, nodata):
     assert valid.sum() == valid.size - 1
 
 
-@pytest.mark.parametrize("nodata", [-9999.0, 256.0, 0.5, math.nan])
+@pytest.mark.parametrize("nodata", ["-99", "256", "0.5", "nan"])
 def test_a_nodata_value_that_the_type_cannot_hold_is_none(tmp_path, nodata):
-    made = plain(tmp_path)
-    made.path.with_name("plain.tif.aux.xml").write_text(
-        "<PAMDataset>"
-        + "".join(f'<PAMRasterBand band="{b}"><NoDataValue>{nodata}</NoDataValue></PAMRasterBand>' for b in (1, 2, 3))
-        + "</PAMDataset>"
-    )
-    with Scene.open(made.path) as scene:
-        assert scene.nodata != (None,) * 3  # it is declared
+    path = plain(tmp_path, nodata=119).path
+    path.write_bytes(path.read_bytes().replace(b"119\0", nodata.encode() + b"\0"))
+    with Scene.open(path) as scene, rasterio.open(path) as oracle:
+        assert oracle.dataset_mask().all()
         assert scene.read(scene.grid.window).valid.all()
 
 
 def test_nodata_can_be_overridden(tmp_path):
     made = tagged(tmp_path, nodata=0)
-    other = pixels()
-    other[:, 5:8, 9] = 119
-    path = write(tmp_path / "other.tif", np.where(made.valid, other, 0), nodata=0)
+    other = made.data.copy()
+    other[:, 40:43, 50] = 119
+    path = write(tmp_path / "other.tif", other, nodata=0)
     with Scene.open(path, nodata=119) as scene:
         valid = scene.read(scene.grid.window).valid
         assert scene.nodata == (119, 119, 119)
-    assert not valid[5:8, 9].any()
-    np.testing.assert_array_equal(valid, (np.where(made.valid, other, 0) != 119).any(axis=0))
+    assert not valid[40:43, 50].any()
+    np.testing.assert_array_equal(valid, (other != 119).any(axis=0))
     for none in (math.nan, math.inf):
         with Scene.open(path, nodata=none) as scene:
             assert scene.read(scene.grid.window).valid.all()
@@ -223,9 +219,7 @@ def corrupted(folder):
     """A block in the middle is damaged."""
     made = plain(folder, tiled=True, blockxsize=32, blockysize=32, compress="deflate")
     with rasterio.open(made.path) as src:
-        offset = int(src.tags(1, ns="TIFF", bidx=1).get("BLOCK_OFFSET_1_1", 0)) or int(
-            src.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1)
-        )
+        offset = int(src.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
     content = bytearray(made.path.read_bytes())
     content[offset : offset + 64] = b"\xff" * 64
     made.path.write_bytes(content)
@@ -339,10 +333,10 @@ def test_huge_blocks_are_refused(tmp_path, monkeypatch):
 def test_a_refused_scene_is_closed(tmp_path):
     """Descriptors do not leak."""
     path = plain(tmp_path).path
-    count = len(os.listdir("/proc/self/fd"))
+    count = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         refusal(path, BandError, bands=[9])
-    assert len(os.listdir("/proc/self/fd")) == count
+    assert len(list(Path("/proc/self/fd").iterdir())) == count
 
 
 def test_source_travels_to_other_processes(tmp_path):

@@ -1,5 +1,6 @@
 """Scenes and checkpoints to measure with."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,17 @@ from rasterio.windows import Window
 from geoseg.checkpoint import ClassInfo, Head, Header, save_checkpoint
 from geoseg.models import build_model
 from geoseg.models.receptive import receptive_radius
+from geoseg.synthetic import DEMO_SEED, draw_town
+
+
+@cache
+def _town(side: int) -> np.ndarray:
+    return draw_town((side, side), gsd=0.3, seed=DEMO_SEED, collar=False).image
 
 
 def write_scene(path: Path, shape: tuple[int, int], side: int = 1024) -> Path:
-    """Blotches and noise, RGB uint8, tiled deflate, written strip by strip."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 200, (3, side // 16, side // 16), dtype=np.uint8)
-    block = coarse.repeat(16, 1).repeat(16, 2) + rng.integers(0, 55, (3, side, side), dtype=np.uint8)
+    """A drawn town over and over, RGB uint8, tiled deflate, written block by block."""
+    block = _town(side)
     profile = {
         "driver": "GTiff", "height": shape[0], "width": shape[1], "count": 3, "dtype": "uint8", "tiled": True,
         "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer",
