@@ -28,7 +28,7 @@ from geoseg.qgis import class_raster_style, polygon_style
 from geoseg.raster import RasterProfile, check_free_space, write_cog
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
-from geoseg.vectors import layer_name, polygonize, write_layers
+from geoseg.vectors import check_names, layer_name, polygonize, write_layers
 from geoseg.windows import Plan, Window
 
 _MAX_THREADS = 8
@@ -229,7 +229,7 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
     header = load_checkpoint(checkpoint).header
     products = products or Products.beside_caller(scene, model)
     with open_scene(scene, header, settings.bands, settings.nodata) as source:
-        inputs = [checkpoint, source.source.path, *filter(None, [settings.aoi])]
+        inputs: list[str | Path] = [checkpoint, source.source.path, *([settings.aoi] if settings.aoi else [])]
         # QGIS lists all 256 entries of a colour table; the style beside the raster names the classes alone.
         labels = products.labels
         files = {
@@ -239,6 +239,8 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
         }
         # The spool's lock keeps a second run of that name out.
         outputs = Outputs(files, inputs=inputs, overwrite=overwrite, run=str(labels.absolute()))
+        if products.vectors:
+            check_names(layer_name(item.name) for item in header.classes[1:])
         warn_of_differences(scene, source, header)
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
@@ -262,9 +264,7 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
             classes=header.classes,
             tags=_tags(task, header),
         )
-    return _Run(
-        products=products, outputs=outputs, scene=fingerprint, task=task, header=header, profile=profile
-    )
+    return _Run(products=products, outputs=outputs, scene=fingerprint, task=task, header=header, profile=profile)
 
 
 def _tags(task: CellTask, header: Header) -> dict[str, str]:
@@ -318,7 +318,7 @@ def _batches(plan: Plan, todo: Sequence[int], placement: Placement) -> Iterator[
 def _write_rasters(run: _Run, spool: Spool) -> None:
     names = [item.name for item in run.header.classes]
     bands = {"labels": ["class"], "confidence": ["probability of the class"], "probabilities": names}
-    for product in run.products.paths().keys() & bands.keys():
+    for product in (name for name in run.products.paths() if name in bands):
         path = run.outputs.staged(product)
         profile = run.profile
         if product != "labels":

@@ -180,7 +180,7 @@ class Runner:
         self.mean, self.std, self.classes, self.temperature = tuple(mean), tuple(std), classes, temperature
         self.stride = int(getattr(model, "stride"))  # noqa: B009  an attribute every model has
         model = fold_batchnorm(model.eval()).to(self.device, self.dtype)
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  missing in torch's own types
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model.requires_grad_(False)
         # One forward pass at a time on an accelerator, while other threads read and prepare; on the CPU each thread
         # runs its own pass on one core.

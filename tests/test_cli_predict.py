@@ -191,16 +191,15 @@ def test_a_nodata_value_that_is_no_number(folder):
     refuse("scene.tif", "--nodata", "none", code=2, says="'none' is not a valid float")
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["threads", "workers"])
+@pytest.mark.parametrize("options", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)], ids=str)
 def test_a_corrupt_block_in_the_middle(folder, options):
-    if options and not os.environ.get("GEOSEG_SLOW", "1"):
-        pytest.skip("slow")
     path = write_raster("bad.tif", noise((3, 256, 256)), tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    with rasterio.open(path) as src:
+        offset = int(src.get_tag_item("BLOCK_OFFSET_1_2", "TIFF", bidx=1))
     content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 300] = os.urandom(300)
+    content[offset : offset + 100] = b"\xff" * 100
     path.write_bytes(content)
-    assert "rows" in refuse("bad.tif", *options, code=1, says="bad.tif cannot be read at rows")
+    refuse("bad.tif", *options, code=1, says="bad.tif cannot be read at rows")
 
 
 def test_the_area(folder):
@@ -292,7 +291,7 @@ def test_folders_that_cannot_be_written_to(folder, monkeypatch):
     refuse("scene.tif", "--vectors", "scene.tif/a.gpkg", code=1, says="scene.tif/a.gpkg")
     Path("closed").mkdir(mode=0o555)
     if os.geteuid() == 0:  # who may write anywhere
-        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+        monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "closed" or not mode & os.W_OK)
     refuse("scene.tif", "-o", "closed/a.tif", code=1, says="closed is not writable")
     refuse("scene.tif", "--confidence", "closed/a.tif", code=1, says="closed is not writable")
 
@@ -329,7 +328,7 @@ def test_sizes_that_do_not_fit(folder):
     for option in ("--tile-size", "--overlap", "--batch-size"):
         for value in ("-4", "big", "1.5", ""):
             refuse("scene.tif", option, value, code=2, says="neither a whole number nor 'auto'")
-    refuse("scene.tif", "--batch-size", "0", code=2, says="0")
+    refuse("scene.tif", "--batch-size", "0", code=2, says="batch")
 
 
 def test_options_that_exclude_each_other(folder):

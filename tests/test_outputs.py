@@ -212,3 +212,48 @@ def test_the_leftovers_of_a_killed_run_go_with_the_next(tmp_path):
 def test_two_runs_at_once_do_not_write_to_one_file(tmp_path):
     runs = [Outputs({"vectors": tmp_path / "a.gpkg"}, run=run) for run in ("one", "two")]
     assert runs[0].staged("vectors") != runs[1].staged("vectors")
+
+
+@pytest.mark.parametrize("side", [".aux.xml", ".ovr", ".msk"])
+def test_what_lies_beside_an_earlier_raster_does_not_become_part_of_the_new_one(tmp_path, side):
+    stale = tmp_path / f"a.tif{side}"
+    stale.write_text("of an earlier raster")
+    with pytest.raises(OutputExistsError, match=r"a\.tif\S+ exists.*--overwrite"):
+        Outputs({"labels": tmp_path / "a.tif"})
+    run({"labels": tmp_path / "a.tif"}, overwrite=True, labels="A")
+    assert names(tmp_path) == ["a.tif"]
+    run({"labels": tmp_path / "a.tif"}, overwrite=True, labels="B", labels__aux="side")
+    assert names(tmp_path) == ["a.tif", "a.tif.aux"]
+
+
+def test_stale_side_files_stay_when_the_run_fails(tmp_path):
+    for name in ("a.tif", "a.tif.ovr"):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(RuntimeError):
+        run({"labels": tmp_path / "a.tif"}, lambda: fail_with(RuntimeError), overwrite=True, labels="new")
+    assert [(tmp_path / name).read_text() for name in names(tmp_path)] == ["old", "old"]
+
+
+def test_files_that_libraries_put_beside_temporary_ones_go(tmp_path):
+    with Outputs({"vectors": tmp_path / "a.gpkg"}) as outputs:
+        write(outputs, vectors="A")
+        staged = outputs.staged("vectors")
+        staged.with_name(staged.name + "-journal").write_text("half")
+        outputs.commit()
+    assert names(tmp_path) == ["a.gpkg"]
+
+
+def test_nothing_is_made_in_checking(tmp_path):
+    Outputs({"labels": tmp_path / "a.tif", "vectors": tmp_path / "b.gpkg"})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a file system that takes no files, even from root")
+def test_a_file_system_that_takes_no_files(tmp_path):
+    with pytest.raises(OutputError, match="cannot be written"):
+        Outputs({"labels": tmp_path / "a.tif", "vectors": "/proc/geoseg.gpkg"})
+
+
+def test_names_that_gdal_cannot_be_told_are_refused_first(tmp_path):
+    with pytest.raises(OutputError, match="UTF-8"):
+        Outputs({"labels": tmp_path / os.fsdecode(b"\xe9.tif")})

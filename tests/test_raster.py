@@ -11,7 +11,6 @@ import sys
 import tempfile
 import textwrap
 import threading
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -31,7 +30,7 @@ from geoseg.grid import Grid
 from geoseg.outputs import Outputs
 from geoseg.raster import RasterProfile, check_free_space, check_storable, write_cog
 from geoseg.scene import Scene
-from geoseg.windows import Plan, Window
+from geoseg.windows import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -166,6 +165,14 @@ def test_the_grid_is_the_scenes(tmp_path, kind):
         with Scene.open(final) as written:
             assert written.grid.crs is None or written.grid.gsd == scene.grid.gsd
     assert names(final.parent) == ["final.tif", "final.tif.aux.xml"]
+
+
+def test_a_crs_kept_beside_the_file_is_found_whatever_gdal_is_told_outside(tmp_path, monkeypatch):
+    monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
+    pole = rasterio.CRS.from_user_input("+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=40 +lon_0=10 +datum=WGS84")
+    write_cog(tmp_path / "a.tif", cells(labels((9, 9))), RasterProfile(grid=grid((9, 9), pole.to_wkt())))
+    with Scene.open(tmp_path / "a.tif") as scene:
+        assert rasterio.CRS.from_wkt(scene.grid.crs) == pole
 
 
 def test_control_points_are_kept(tmp_path):
@@ -388,6 +395,7 @@ PEAK = """
 """
 
 
+@pytest.mark.slow
 def test_memory_is_flat(tmp_path):
     def peak(height, width):
         arguments = map(str, (tmp_path / "a.tif", height, width))
@@ -395,11 +403,5 @@ def test_memory_is_flat(tmp_path):
         return int(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
 
     small = peak(2048, 2048)
-    for shape in [(8192, 8192), (512, 100_000), (100_000, 512)]:
+    for shape in [(6144, 6144), (512, 60_000), (60_000, 512)]:
         assert peak(*shape) < small + 20
-
-
-def test_a_profile_is_a_value():
-    profile = RasterProfile(grid=grid((9, 9)))
-    assert replace(profile, bands=["p"], scale=0.5).grid is profile.grid
-    assert Window(row=0, col=0, height=9, width=9) == profile.grid.window

@@ -24,7 +24,7 @@ from rasterio.enums import ColorInterp
 from scenes import KINDS, NORTH_UP, SHAPE, alpha, masked, pixels, plain, tagged, write
 
 from geoseg.errors import BandError, GeosegError, SceneError, UsageError
-from geoseg.scene import Scene, SceneSource
+from geoseg.scene import _GDAL_REMOTE, Scene, SceneSource
 from geoseg.windows import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -471,7 +471,8 @@ def test_a_scene_on_a_server(tmp_path, site):
 
 
 def test_a_server_that_never_answers(monkeypatch):
-    monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
+    assert {"GDAL_HTTP_TIMEOUT", "GDAL_HTTP_CONNECTTIMEOUT", "GDAL_HTTP_LOW_SPEED_TIME"} <= _GDAL_REMOTE.keys()
+    monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")  # the environment wins
     with socket.create_server(("127.0.0.1", 0)) as hole:
         start = time.monotonic()
         assert "127.0.0.1" in refusal(f"http://127.0.0.1:{hole.getsockname()[1]}/scene.tif")

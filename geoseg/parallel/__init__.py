@@ -9,7 +9,7 @@ and closing the iterator early, also by Ctrl-C, drops what is left.
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def backend_from(
 
 def ordered_map(
     func: Callable[[T], R], items: Iterable[T], *, backend: Backend, in_flight: int | None = None
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Call `func` on every item and yield the results in the order of the items.
 
     Work starts with the first `next()`. Close the iterator (`contextlib.closing`) to stop early.
@@ -116,7 +116,9 @@ def ordered_map(
     return _ordered(func, iter(items), backend, in_flight)
 
 
-def _ordered(func: Callable[[T], R], items: Iterator[T], backend: Backend, in_flight: int | None) -> Iterator[R]:
+def _ordered(
+    func: Callable[[T], R], items: Iterator[T], backend: Backend, in_flight: int | None
+) -> Generator[R, None, None]:
     pending: deque[tuple[str, Callable[[], R]]] = deque()
     with ExitStack() as stack:
         pool: _Pool | None = None

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from geoseg.errors import GeosegError
+
 SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": None,  # a death is seen at once; who computes for long is not dead
     "distributed.comm.timeouts.connect": "3s",  # so long Dask tries again to fetch a result from a worker that died
@@ -72,6 +74,10 @@ def call(payload: bytes, item: bytes, name: str) -> Any:
         with _loading:
             func = _load(payload)
         return func(pickle.loads(item))  # noqa: S301 - from our own parent
+    except GeosegError as err:
+        # Dask pickles causes along; those of many libraries do not come back, and then the error would not be itself.
+        err.__cause__ = err.__context__ = None
+        raise
     except (KeyboardInterrupt, SystemExit) as err:  # would end the worker, and the next one
         raise RuntimeError(f"it raised {err!r}") from err
     finally:
