@@ -38,7 +38,7 @@ class Outputs:
             inputs: Files that are read: none may be an output, also not through links.
             overwrite: Whether files that exist may be replaced.
             run: A name that no other run at work has, by default the process's number. Temporary files are named after
-                it, so a run that takes over from a killed one under the same name takes over its leftovers.
+                it, so a run that goes on for a killed one under the same name clears up behind it.
 
         Raises:
             UsageError: If two outputs are one file, or an output is an input.
@@ -76,9 +76,12 @@ class Outputs:
             OutputError: If a rename fails.
         """
         last = next(iter(self._paths.values()))
+        order = sorted(self._staged.items(), key=lambda pair: pair[1] == last)
         placed: list[Path] = []
         try:
-            for temporary, final in sorted(self._staged.items(), key=lambda pair: pair[1] == last):
+            for temporary, final in order:
+                _sync(temporary, final)
+            for temporary, final in order:
                 self._place(temporary, final)
                 placed.append(final)
         except BaseException:
@@ -86,26 +89,36 @@ class Outputs:
                 for final in placed:
                     final.unlink(missing_ok=True)
             raise
+        for temporary, _ in reversed(order):  # the main one first: whoever is killed from here on is done
+            temporary.unlink(missing_ok=True)
         self._staged.clear()
 
     def _place(self, temporary: Path, final: Path) -> None:
         try:
-            _sync(temporary)
             for side in _SIDES if self._overwrite else ():
                 if (beside := final.with_name(final.name + side)) not in self._staged.values():
                     beside.unlink(missing_ok=True)
-            _rename(temporary, final, self._overwrite)
+            if self._overwrite or not _linked(temporary, final):
+                temporary.replace(final)
         except FileExistsError as err:
             raise OutputExistsError(f"{final} has appeared during the run. Expected a free name.") from err
         except OSError as err:
             raise OutputError(f"{final} cannot be put in place ({err.strerror}). Expected a writable folder.") from err
 
     def __enter__(self) -> Self:
+        for final in self._paths.values():
+            for side in ("", *_SIDES):
+                if _is_leftover(final, self._run, side):
+                    final.with_name(final.name + side).unlink()
+        self._clear()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         for final in self._paths.values():
             temporary = _temporary(final, self._run)
             # Libraries put files of their own beside the one they write.
@@ -119,6 +132,14 @@ def _temporary(final: Path, run: str, side: str = "") -> Path:
     return final.with_name(f".{final.stem[:40]}.{digest:08x}.part{final.suffix}{side}")
 
 
+def _is_leftover(final: Path, run: str, side: str = "") -> bool:
+    """Whether a run of this name was killed while it put its files in place: until all are, each has two names."""
+    try:
+        return final.with_name(final.name + side).samefile(_temporary(final, run, side))
+    except OSError:
+        return False
+
+
 def _check(path: Path, inputs: Iterable[Path], overwrite: bool, run: str) -> None:
     try:
         str(path).encode()  # GDAL and SQLite take UTF-8 only: refused now rather than after hours
@@ -130,11 +151,11 @@ def _check(path: Path, inputs: Iterable[Path], overwrite: bool, run: str) -> Non
         if path.exists():
             if not stat.S_ISREG(path.stat().st_mode):
                 raise OutputExistsError(f"{path} exists and is no regular file. Expected a free name.")
-            if not overwrite:
+            if not overwrite and not _is_leftover(path, run):
                 raise OutputExistsError(f"{path} exists. Expected a free name, or --overwrite to replace it.")
         for side in _SIDES:
             beside = path.with_name(path.name + side)
-            if os.path.lexists(beside) and not overwrite:
+            if os.path.lexists(beside) and not overwrite and not _is_leftover(path, run, side):
                 raise OutputExistsError(f"{beside} exists, of an earlier raster. Expected it gone, or --overwrite.")
         folder = path.parent
         if not folder.is_dir():
@@ -152,21 +173,22 @@ def _check(path: Path, inputs: Iterable[Path], overwrite: bool, run: str) -> Non
         raise OutputError(f"{path} cannot be written ({err}). Expected a name in UTF-8.") from err
 
 
-def _rename(temporary: Path, final: Path, overwrite: bool) -> None:
-    if not overwrite:
-        try:
-            os.link(temporary, final)  # fails where the name is taken, unlike a rename
-        except OSError as err:
-            if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            if final.exists():  # no hard links here: as near as a rename gets
-                raise FileExistsError(final) from err
-        else:
-            temporary.unlink()
-            return
-    temporary.replace(final)
+def _linked(temporary: Path, final: Path) -> bool:
+    """Name the file `final` too, which fails where the name is taken, unlike a rename. False: no hard links here."""
+    try:
+        os.link(temporary, final)
+    except OSError as err:
+        if err.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if final.exists():  # as near as a rename gets
+            raise FileExistsError(final) from err
+        return False
+    return True
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _sync(temporary: Path, final: Path) -> None:
+    try:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as err:
+        raise OutputError(f"{final} cannot be written ({err.strerror}). Expected a disk with room.") from err

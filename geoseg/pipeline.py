@@ -25,7 +25,7 @@ from geoseg.parallel import Backend, Threads, ordered_map
 from geoseg.predict import PROBABILITY_SCALE, Placement
 from geoseg.preflight import open_scene, plan_for, warn_of_differences
 from geoseg.qgis import class_raster_style, polygon_style
-from geoseg.raster import RasterProfile, check_free_space, write_cog
+from geoseg.raster import RasterProfile, check_free_space, check_storable, write_cog
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
 from geoseg.vectors import check_names, layer_name, polygonize, write_layers
@@ -232,11 +232,7 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
         inputs: list[str | Path] = [checkpoint, source.source.path, *([settings.aoi] if settings.aoi else [])]
         # QGIS lists all 256 entries of a colour table; the style beside the raster names the classes alone.
         labels = products.labels
-        files = {
-            **products.paths(),
-            "style": labels.with_suffix(".qml"),
-            "names": labels.with_name(labels.name + ".aux.xml"),
-        }
+        files = {**products.paths(), "style": labels.with_suffix(".qml")}
         # The spool's lock keeps a second run of that name out.
         outputs = Outputs(files, inputs=inputs, overwrite=overwrite, run=str(labels.absolute()))
         if products.vectors:
@@ -264,6 +260,7 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
             classes=header.classes,
             tags=_tags(task, header),
         )
+        check_storable(profile)
     return _Run(products=products, outputs=outputs, scene=fingerprint, task=task, header=header, profile=profile)
 
 

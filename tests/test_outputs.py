@@ -201,12 +201,51 @@ def test_the_users_file_mode_is_kept(tmp_path):
 
 
 def test_the_leftovers_of_a_killed_run_go_with_the_next(tmp_path):
-    first = Outputs({"labels": tmp_path / "a.tif"}, run="one")
-    write(first, labels="half of")  # and then it is killed
-    with Outputs({"labels": tmp_path / "a.tif"}, run="one") as outputs:
+    first = Outputs({"labels": tmp_path / "a.tif", "vectors": tmp_path / "b.gpkg"}, run="one")
+    write(first, labels="half of", vectors="B")  # and then it is killed
+    with Outputs({"labels": tmp_path / "a.tif", "vectors": tmp_path / "b.gpkg"}, run="one") as outputs:
+        assert names(tmp_path) == []
         write(outputs, labels="A")
         outputs.commit()
     assert names(tmp_path) == ["a.tif"]
+
+
+class Killed(BaseException):
+    """Nobody tidies after it."""
+
+
+@pytest.mark.parametrize("placed", [0, 1, 2, 3])
+def test_killed_while_files_are_put_in_place(tmp_path, monkeypatch, placed):
+    paths, texts = {"labels": tmp_path / "a.tif", "vectors": tmp_path / "b.gpkg"}, ["A", "side", "B"]
+    link, done = os.link, []
+
+    def dying_link(*args):
+        if len(done) == placed:
+            raise Killed
+        done.append(link(*args))
+
+    def dying_unlink(*_, **__):
+        raise Killed
+
+    first = Outputs(paths, run="one")
+    write(first, **{"labels": "A", "labels__aux.xml": "side", "vectors": "B"})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", dying_link)
+        patch.setattr(type(tmp_path), "unlink", dying_unlink)
+        with pytest.raises(Killed):
+            first.commit()
+    there = {name for name in names(tmp_path) if not name.startswith(".")}
+    assert len(there) == placed
+    assert ("a.tif" in there) == (placed == 3)
+    for name in there:
+        with pytest.raises(OutputExistsError, match="exists"):  # to another run they are files like any
+            Outputs({"labels": tmp_path / name}, run="two")
+    with Outputs(paths, run="one") as outputs:
+        assert names(tmp_path) == []
+        write(outputs, **{"labels": "A", "labels__aux.xml": "side", "vectors": "B"})
+        outputs.commit()
+    assert names(tmp_path) == ["a.tif", "a.tif.aux.xml", "b.gpkg"]
+    assert [(tmp_path / name).read_text() for name in names(tmp_path)] == texts
 
 
 def test_two_runs_at_once_do_not_write_to_one_file(tmp_path):
@@ -248,7 +287,7 @@ def test_nothing_is_made_in_checking(tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs a file system that takes no files, even from root")
+@pytest.mark.skipif(not os.access("/proc", os.F_OK), reason="needs a file system that takes no files, even from root")
 def test_a_file_system_that_takes_no_files(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
         Outputs({"labels": tmp_path / "a.tif", "vectors": "/proc/geoseg.gpkg"})

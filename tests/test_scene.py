@@ -24,7 +24,8 @@ from rasterio.enums import ColorInterp
 from scenes import KINDS, NORTH_UP, SHAPE, alpha, masked, pixels, plain, tagged, write
 
 from geoseg.errors import BandError, GeosegError, SceneError, UsageError
-from geoseg.scene import _GDAL_REMOTE, Scene, SceneSource
+from geoseg.scene import Scene, SceneSource
+from geoseg.scene.opening import _GDAL_REMOTE
 from geoseg.windows import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -324,7 +325,7 @@ def test_complex_numbers_are_refused(tmp_path):
 def test_huge_blocks_are_refused(tmp_path, monkeypatch):
     path = plain(tmp_path, tiled=True, blockxsize=64, blockysize=64, compress="deflate").path
     Scene.open(path).close()
-    monkeypatch.setattr("geoseg.scene._MAX_BLOCK_BYTES", 64 * 64 * 3 - 1)
+    monkeypatch.setattr("geoseg.scene.opening._MAX_BLOCK_BYTES", 64 * 64 * 3 - 1)
     message = refusal(path)
     assert "blocks of 64x64 pixels" in message
     assert "gdal_translate" in message

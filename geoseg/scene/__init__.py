@@ -3,12 +3,9 @@
 import json
 import math
 import os
-import re
-import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,71 +15,23 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio import windows
-from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 
 from geoseg.batches import Tile
-from geoseg.errors import BandError, GeosegError, SceneError, UsageError
+from geoseg.errors import UsageError
 from geoseg.grid import Grid
+from geoseg.scene.bands import Band, choose_bands
+from geoseg.scene.opening import check_blocks, door, driver_for, is_remote, options_for, reading_options
 from geoseg.windows import Window
 
-_DRIVERS = {
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",
-    b"MM\0+": "GTiff",
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
-    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
-}
-"""First bytes of a file -> GDAL driver. A file is read by its content, and by these drivers only: others (VRT, HFA,
-MEM) name further files, or memory, to read, and VRT can run code."""
+__all__ = ["Band", "Scene", "SceneSource"]
 
-_ACCEPTED = "Expected a GeoTIFF, JPEG 2000, PNG or JPEG file"
-_REMOTE = re.compile(r"(https?|s3|gs|az)://|/vsi(curl|s3|gs|az)/")
-_SHOWN_BANDS = 12
 _FURTHEST_DEGREE = 540  # longitudes may go round from any start
-
-_MAX_BLOCK_BYTES = 512 << 20
-"""A block is decoded whole: a file with larger ones would break the promise of bounded memory."""
-_CACHE_PIXELS = 12 << 20
-"""GDAL's block cache holds the blocks under one tile, so that the halo shared with the next tile is decoded once."""
-_STRIP_CACHE_BYTES = 256 << 20
-"""For scenes in strips across the whole width, of which every tile in a row of tiles needs a part."""
-_MIN_STRIP_WIDTH = 1024
-
-_GDAL = {
-    "GDAL_NUM_THREADS": "1",
-    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",  # masks, world files and .aux.xml beside the scene belong to it
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # or half a JPEG is read as grey
-    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # or half a PNG is read as noise
-}
-_GDAL_REMOTE = {
-    "GDAL_NUM_THREADS": "1",
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the server, no requests for files beside it
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",  # seconds for a request; GDAL waits for ever by default
-    "GDAL_HTTP_LOW_SPEED_TIME": "10",  # seconds in which less than a hundred bytes a second came
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
-    "GDAL_HTTP_MAX_RETRY": "2",
-    "GDAL_HTTP_RETRY_DELAY": "1",
-}
 _opening = threading.Lock()  # warnings.catch_warnings, used while opening, is not thread-safe
-
-
-@dataclass(frozen=True, slots=True)
-class Band:
-    """One band of a scene, on disk."""
-
-    index: int
-    """Number in the file, from 1."""
-    name: str
-    """The colour (red, green, blue, nir, ...), else the band's description, else "band_3"."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +78,7 @@ class Scene:
         self._dataset = dataset
         self._indexes = [band.index for band in bands]
         self._override = nodata
-        self._gdal = _environment(path, dataset)
+        self._gdal = reading_options(path, dataset)
         self._alpha = next((i for i, color in enumerate(dataset.colorinterp, 1) if color is ColorInterp.alpha), None)
         flags = dataset.mask_flag_enums[self._indexes[0] - 1]
         self._has_mask = self._alpha is None and MaskFlags.per_dataset in flags
@@ -150,17 +99,17 @@ class Scene:
             BandError: If a band is not there, or bands have several types.
         """
         path = str(path)
-        remote = _REMOTE.match(path) is not None
-        driver = "GTiff" if remote else _driver(path)
+        remote = is_remote(path)
+        driver = "GTiff" if remote else driver_for(path)
         if nodata is not None and not math.isfinite(nodata):
             nodata = math.inf
-        with _door(path, "cannot be opened", _options(remote)), _opening:
+        with door(path, "cannot be opened", options_for(remote)), _opening:
             name = path if remote else os.fsencode(Path(path).absolute()).decode()
             with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
                 dataset = rasterio.open(name, driver=driver)
             try:
-                chosen = _choose(path, dataset, bands)
-                _check(path, dataset, chosen)
+                chosen = choose_bands(path, dataset, bands)
+                check_blocks(path, dataset)
                 return cls(path, dataset, chosen, nodata)
             except BaseException:
                 dataset.close()
@@ -169,7 +118,7 @@ class Scene:
     @cached_property
     def grid(self) -> Grid:
         """Shape, transform and CRS. The transform is the identity where none is given, beside GCPs and RPCs too."""
-        with _door(self.path, "has an unusable georeference", self._gdal):
+        with door(self.path, "has an unusable georeference", self._gdal):
             crs = self._dataset.crs
             return Grid(
                 shape=self._dataset.shape,
@@ -180,7 +129,7 @@ class Scene:
     @property
     def source(self) -> SceneSource:
         """What opens this scene again."""
-        path = self.path if _REMOTE.match(self.path) else str(Path(self.path).absolute())
+        path = self.path if is_remote(self.path) else str(Path(self.path).absolute())
         return SceneSource(path, tuple(self._indexes), self._override)
 
     @property
@@ -211,7 +160,7 @@ class Scene:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the values 0, 1, ... of a class raster written by geoseg; empty for other rasters."""
-        with _door(self.path, "has unusable tags", self._gdal):
+        with door(self.path, "has unusable tags", self._gdal):
             text = self._dataset.tags().get("GEOSEG_CLASSES", "[]")
         try:
             names = json.loads(text)
@@ -221,9 +170,9 @@ class Scene:
 
     def fingerprint(self) -> dict[str, Any]:
         """See `SceneSource.fingerprint`."""
-        with _door(self.path, "cannot be examined", self._gdal):
+        with door(self.path, "cannot be examined", self._gdal):
             # Masks, world files and .aux.xml decide pixels and georeference, too.
-            names = [] if _REMOTE.match(self.path) else sorted(self._dataset.files)
+            names = [] if is_remote(self.path) else sorted(self._dataset.files)
             files = {Path(name).name: Path(os.fsdecode(name.encode())).stat() for name in names}
         return {
             "shape": list(self.grid.shape),
@@ -237,7 +186,7 @@ class Scene:
         """What a user should know of this file before trusting a result, a phrase each."""
         dataset, grid = self._dataset, self.grid
         left, bottom, right, top = grid.bounds
-        with _door(self.path, "cannot be examined", self._gdal):
+        with door(self.path, "cannot be examined", self._gdal):
             bits = dataset.tags(self._indexes[0], ns="IMAGE_STRUCTURE").get("NBITS")
             images = len(dataset.subdatasets)
         said = {
@@ -270,7 +219,7 @@ class Scene:
         place = windows.Window(window.col, window.row, window.width, window.height)
         where = f"rows {window.row}-{window.stop_row - 1}, columns {window.col}-{window.stop_col - 1}"
         extra = [self._alpha] if self._alpha else []
-        with _door(self.path, f"cannot be read at {where}", self._gdal):
+        with door(self.path, f"cannot be read at {where}", self._gdal):
             data = self._dataset.read(self._indexes + extra, window=place)
             masked = self._dataset.read_masks(self._indexes[0], window=place) if self._has_mask else None
         if self._alpha:
@@ -323,120 +272,3 @@ def _holds(dtype: np.dtype, value: float) -> bool:
     if dtype.kind == "f":
         return not math.isinf(value)  # infinity is no data, whatever is declared
     return math.isfinite(value) and value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
-
-
-def _driver(path: str) -> str:
-    """The driver for a file that exists and is an ordinary one. GDAL has not seen the name when this refuses it.
-
-    Raises:
-        SceneError: If the file is none, or of no accepted format.
-    """
-    if not path:
-        raise SceneError(f"scene='' is an empty name. {_ACCEPTED}.")
-    try:
-        mode, start = Path(path).stat().st_mode, b""
-        if stat.S_ISREG(mode):
-            with Path(path).open("rb") as file:
-                start = file.read(32)
-    except (OSError, ValueError) as err:
-        reason = getattr(err, "strerror", None) or err
-        raise SceneError(f"{path} cannot be opened ({reason}). {_ACCEPTED}.") from err
-    if not stat.S_ISREG(mode):
-        raise SceneError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no ordinary file'}. {_ACCEPTED}.")
-    for magic, driver in _DRIVERS.items():
-        if start.startswith(magic):
-            return driver
-    if not start:
-        raise SceneError(f"{path} cannot be read: it is empty. {_ACCEPTED}.")
-    if b"<VRT" in start:
-        raise SceneError(
-            f"{path} is a VRT, which can name any file. {_ACCEPTED}. Make one: gdal_translate {path} scene.tif."
-        )
-    raise SceneError(f"{path} cannot be read: its format is not supported. {_ACCEPTED}.")
-
-
-def _options(remote: bool) -> dict[str, str]:
-    """GDAL's settings while opening and reading; for remote files those of the environment win."""
-    return {name: os.environ.get(name, value) for name, value in _GDAL_REMOTE.items()} if remote else _GDAL
-
-
-def _environment(path: str, dataset: DatasetReader) -> dict[str, Any]:
-    block = _block_bytes(dataset)
-    pixel = block // math.prod(dataset.block_shapes[0])
-    strips = dataset.block_shapes[0][1] == dataset.width > _MIN_STRIP_WIDTH
-    cache = max(_STRIP_CACHE_BYTES if strips else min(_CACHE_PIXELS * pixel, _STRIP_CACHE_BYTES), 2 * block)
-    return {**_options(_REMOTE.match(path) is not None), "GDAL_CACHEMAX": cache}
-
-
-def _block_bytes(dataset: DatasetReader) -> int:
-    """Bytes decoded at once: a block of all bands where they are interleaved by pixel."""
-    rows, cols = dataset.block_shapes[0]
-    together = dataset.count if dataset.interleaving is Interleaving.pixel else 1
-    return rows * cols * together * np.dtype(dataset.dtypes[0]).itemsize
-
-
-def _names(dataset: DatasetReader) -> list[str]:
-    unnamed = (ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette)
-    return [
-        color.name.lower() if color not in unnamed else description or f"band_{index}"
-        for index, (color, description) in enumerate(
-            zip(dataset.colorinterp, dataset.descriptions, strict=True), start=1
-        )
-    ]
-
-
-def _choose(path: str, dataset: DatasetReader, wanted: Sequence[int | str] | None) -> tuple[Band, ...]:
-    names = _names(dataset)
-    if wanted is None:
-        chosen = [i for i, color in enumerate(dataset.colorinterp, start=1) if color is not ColorInterp.alpha]
-    else:
-        chosen = [_index(path, names, band) for band in wanted]
-    if not chosen:
-        raise BandError(f"{path}: no band chosen of {_listed(names)}. Expected at least one.")
-    return tuple(Band(index, names[index - 1]) for index in chosen)
-
-
-def _index(path: str, names: list[str], band: int | str) -> int:
-    if isinstance(band, int):
-        if 1 <= band <= len(names):
-            return band
-        raise BandError(f"band={band} is not in {path}, which has {_listed(names)}. Expected 1 to {len(names)}.")
-    found = [i for i, name in enumerate(names, start=1) if name.lower() == band.lower()]
-    if len(found) == 1:
-        return found[0]
-    problem = f"stands for bands {', '.join(map(str, found))}" if found else "is no band"
-    raise BandError(f"band={band!r} {problem} of {path}, which has {_listed(names)}. Expected a name or a number.")
-
-
-def _listed(names: list[str]) -> str:
-    more = ", ..." if len(names) > _SHOWN_BANDS else ""
-    return f"{len(names)} band{'' if len(names) == 1 else 's'} ({', '.join(names[:_SHOWN_BANDS])}{more})"
-
-
-def _check(path: str, dataset: DatasetReader, bands: Sequence[Band]) -> None:
-    types = sorted({dataset.dtypes[band.index - 1] for band in bands})
-    if any("complex" in dtype for dtype in types):
-        raise SceneError(f"{path} holds complex numbers ({', '.join(types)}). Expected real ones, such as amplitudes.")
-    if len(types) > 1:
-        raise BandError(f"{path}: the bands are of types {', '.join(types)}. Expected one type. Choose with --bands.")
-    if (size := _block_bytes(dataset)) > _MAX_BLOCK_BYTES:
-        rows, cols = dataset.block_shapes[0]
-        raise SceneError(
-            f"{path} is too large to be read in parts: it is stored in blocks of {cols}x{rows} pixels, "
-            f"{size >> 20} MiB each. Expected at most {_MAX_BLOCK_BYTES >> 20} MiB. "
-            f"Rewrite it: gdal_translate -of COG {path} scene.tif."
-        )
-
-
-@contextmanager
-def _door(path: str, problem: str, options: dict[str, Any]) -> Iterator[None]:
-    """GDAL with our settings; its errors and the system's, and names that GDAL cannot be told, as one SceneError."""
-    try:
-        with rasterio.Env(**options):
-            yield
-    except GeosegError:
-        raise
-    except (RasterioError, CPLE_BaseError, CRSError, OSError, UnicodeError, MemoryError) as err:
-        # rasterio says "Read failed. See previous exception for details."; what GDAL said is its cause.
-        words = " ".join(str(err.__cause__ or err).split()).rstrip(".") or type(err).__name__
-        raise SceneError(f"{path} {problem} ({words}). Expected a complete, undamaged file.") from err
