@@ -13,7 +13,7 @@ class UsageError(GeosegError, ValueError):
     exit_code = 2
 
 
-class OutputExistsError(UsageError, FileExistsError):
+class OutputExistsError(FileExistsError, UsageError):  # else a pickle of it is lost: OSError makes itself
     """An output is already there (or is the input) and replacing it was not asked for."""
 
 

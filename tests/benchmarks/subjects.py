@@ -26,15 +26,16 @@ def measured(work: Callable[[], object]) -> None:
     print(json.dumps({"cpu": round(seconds, 3), "wall": round(wall, 3), "rss": round(peak, 1)}))
 
 
-def predict(scene: str, checkpoint: str, output: str, precision: str, small: str = "", workers: str = "") -> None:
-    """geoseg, end to end: scene in, COG out."""
+def predict(scene: str, checkpoint: str, output: str, precision: str, small: str = "", backend: str = "") -> None:
+    """geoseg, end to end: scene in, COG out. `backend` is the default one, "threads=N" or "workers=N"."""
     from geoseg.parallel import backend_from
     from geoseg.pipeline import Products, Settings, default_backend, predict_scene
     from geoseg.predict import Placement, tune_malloc, tune_worker
 
     tune_malloc()
     settings = Settings(precision=precision)
-    backend = backend_from(workers=int(workers), setup=tune_worker) if workers else default_backend(Placement.resolve())
+    kind, _, number = backend.partition("=")
+    who = backend_from(**{kind: int(number)}, setup=tune_worker) if kind else default_backend(Placement.resolve())
 
     def run(scene: str, output: str) -> None:
         predict_scene(
@@ -42,7 +43,7 @@ def predict(scene: str, checkpoint: str, output: str, precision: str, small: str
             checkpoint,
             products=Products(labels=Path(output)),
             settings=settings,
-            backend=backend,
+            backend=who,
             overwrite=True,
         )
 
