@@ -1,5 +1,6 @@
 # Two commands: `make demo` and `make test`. Each sets everything up on a fresh machine with Python >= 3.11.
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.geoseg-ready
@@ -12,7 +13,7 @@ demo: $(READY)  ## a synthetic town, end to end, into ./demo
 	$(BIN)/geoseg demo demo --overwrite
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)  ## ruff, mypy, import contract
 	$(BIN)/ruff check .
@@ -24,7 +25,7 @@ bench: $(READY)  ## speed and memory as ratios within one run
 	$(BIN)/python -m tests.benchmarks
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "geoseg needs Python >= 3.11; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "geoseg needs Python >= 3.11. Say where: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -57,5 +57,7 @@ def test_windows_on_the_ground():
 
 
 def test_another_planet_has_no_metres_here():
-    mars = 'GEOGCS["Mars",DATUM["Mars",SPHEROID["Mars",3396190,169.9]],PRIMEM["Reference",0],UNIT["degree",0.0174532925]]'
+    mars = (
+        'GEOGCS["Mars",DATUM["Mars",SPHEROID["Mars",3396190,169.9]],PRIMEM["Reference",0],UNIT["degree",0.0174532925]]'
+    )
     assert Grid(shape=(4, 4), transform=north_up(0, 0, 0.001), crs=mars).gsd is None

@@ -90,7 +90,7 @@ def speed(folder: Path, rounds: int) -> None:
 
 
 def memory(folder: Path, shapes: list[tuple[int, int]]) -> None:
-    # One thread: with two, what is alive at the same moment depends on chance, and peaks differ by 5 % between equal runs.
+    # One thread: with two, what is alive at one moment is left to chance, and equal runs differ by 5 %.
     print("memory: peak resident set with a trivial model in one thread, against a scene of 3000x3000")
     model = write_checkpoint(folder / "trivial.safetensors", width=1, depth=1)
     peaks = []
