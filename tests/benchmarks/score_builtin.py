@@ -12,12 +12,14 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.errors
 from PIL import Image
 
 from geoseg.evaluate import evaluate
@@ -145,6 +147,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for image, target and prediction side by side")
     options = parser.parse_args()
     tune_malloc()
+    # dubai has no georeference, and its references here need none.
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
     lines: dict[str, Tally] = {}
