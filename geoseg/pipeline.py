@@ -19,7 +19,7 @@ import numpy as np
 from geoseg import __version__
 from geoseg.checkpoint import Header, load_checkpoint, resolve_model
 from geoseg.engine import CellTask, Keep, close_readers
-from geoseg.errors import CheckpointError, SceneError
+from geoseg.errors import CheckpointError, SceneError, UsageError
 from geoseg.outputs import Outputs
 from geoseg.parallel import Backend, Threads, ordered_map
 from geoseg.predict import PROBABILITY_SCALE, Placement
@@ -69,7 +69,7 @@ class Products:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What decides pixels beside the scene and the checkpoint. None or "auto": geoseg knows."""
+    """What decides pixels beside scene and checkpoint. None, or "auto" for device and precision: geoseg knows."""
 
     bands: tuple[str | int, ...] | None = None
     """Band numbers (from 1) or names, in the checkpoint's order; by default matched by name."""
@@ -235,6 +235,7 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
         files = {**products.paths(), "style": labels.with_suffix(".qml")}
         # The spool's lock keeps a second run of that name out.
         outputs = Outputs(files, inputs=inputs, overwrite=overwrite, run=str(labels.absolute()))
+        _check_endings(products, source.path)
         if products.vectors:
             check_names(layer_name(item.name) for item in header.classes[1:])
         warn_of_differences(scene, source, header)
@@ -262,6 +263,23 @@ def _prepare(scene: str, model: str, products: Products | None, settings: Settin
         )
         check_storable(profile)
     return _Run(products=products, outputs=outputs, scene=fingerprint, task=task, header=header, profile=profile)
+
+
+def _check_endings(products: Products, scene: str) -> None:
+    """Endings that say what is written, and no style that QGIS would apply to the scene itself."""
+    for name, path in products.paths().items():
+        endings = (".gpkg",) if name == "vectors" else (".tif", ".tiff")
+        if path.suffix.lower() not in endings:
+            raise UsageError(
+                f"{path} is to hold a {'GeoPackage' if name == 'vectors' else 'GeoTIFF'}. Expected a name that ends in "
+                f"{' or '.join(endings)}. Try {path.with_suffix(endings[0])}."
+            )
+    style = products.labels.with_suffix(".qml")
+    if style.absolute() == Path(scene).with_suffix(".qml").absolute():
+        raise UsageError(
+            f"{products.labels} differs from the scene {scene} in its ending alone: QGIS would style the scene as "
+            "classes. Expected another name or folder."
+        )
 
 
 def _tags(task: CellTask, header: Header) -> dict[str, str]:

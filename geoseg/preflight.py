@@ -64,6 +64,11 @@ def _match(path: str, bands: Sequence[Band], header: Header) -> list[str | int]:
     if len(set(wanted)) == len(wanted) and all(names.count(name) == 1 for name in wanted):
         return [bands[names.index(name)].index for name in wanted]
     if len(bands) != len(wanted):
+        if len(bands) < len(wanted):
+            raise BandError(
+                f"{path} has {_count(names)}; the model was trained on {_count(header.bands)}. Expected all of them in "
+                "one file. Bands in files of their own are stacked with: rio stack R.tif G.tif B.tif -o scene.tif."
+            )
         raise BandError(
             f"{path} has {_count(names)}; the model was trained on {_count(header.bands)}. "
             f"Choose them with --bands, for example --bands {','.join(str(b.index) for b in bands[: len(wanted)])}."
@@ -82,7 +87,12 @@ def _count(names: Sequence[str]) -> str:
 def warn_of_differences(path: str, scene: Scene, header: Header) -> None:
     """One line on stderr for each way in which the scene is unlike what the model learnt from, but still usable."""
     if str(scene.dtype) != header.dtype:
-        log.warning("%s is %s; the model was trained on %s: expect a worse result", path, scene.dtype, header.dtype)
+        log.warning(
+            "%s is %s; the model was trained on %s: expect a worse result, or rescale it first",
+            path,
+            scene.dtype,
+            header.dtype,
+        )
     for remark in scene.remarks():
         log.warning("%s %s", path, remark)
     grid = scene.grid

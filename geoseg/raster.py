@@ -144,6 +144,8 @@ def _describe(dst: DatasetWriter, profile: RasterProfile) -> None:
         dst.update_tags(GEOSEG_CLASSES=json.dumps([item.name for item in profile.classes], ensure_ascii=False))
         dst.write_colormap(1, {value: (*_rgb(item.color), 255) for value, item in enumerate(profile.classes)})
         dst.colorinterp = [ColorInterp.palette]
+    else:  # or GDAL takes three or four bands for a picture, and the fourth for its transparency
+        dst.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (len(profile.bands) - 1)
     if profile.gcps:
         points, crs = profile.gcps
         dst.gcps = (points, crs or CRS())

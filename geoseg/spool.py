@@ -99,8 +99,8 @@ class Spool:
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if changed:
             raise ResumeError(
-                f"{self.folder} is of another run: {', '.join(changed)} differ. Expected the same scene, checkpoint "
-                "and settings. Use --overwrite to start again."
+                f"{self.folder} is of another run: {', '.join(changed)} differ. Expected the first run's "
+                "scene, checkpoint and options. Repeat them, or use --overwrite to start again."
             )
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:

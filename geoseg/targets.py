@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 InvalidGeometry = Literal["error", "fix", "skip"]
 """What happens to self-crossing and otherwise invalid polygons."""
 
-CLASS_FIELDS = ("class", "kind", "label", "type")
+CLASS_FIELDS = ("class", "kind", "label", "type", "name")
 """Fields looked at for class names, in this order, when none is named."""
 
 _FORMATS = {
@@ -336,7 +336,7 @@ def _on_grid(frames: list[gpd.GeoDataFrame], path: Path, grid: Grid) -> np.ndarr
     if not (left < east and right > west and bottom < north and top > south):
         raise LabelsError(
             f"{path} lies outside the scene: it spans {_extent(bounds)}, the scene {_extent(grid.bounds)} "
-            "(left, bottom, right, top in the scene's CRS). Expected labels on the scene. Check the labels' CRS."
+            "(left, bottom, right, top in the scene's CRS). Expected polygons on the scene. Check the file's CRS."
         )
     if grid.crs is None and any(frame.crs is not None for frame in frames):
         log.warning("the scene has no CRS: the coordinates of %s are taken as they are", path)

@@ -329,7 +329,7 @@ def parent(tmp_path):
     for process in started:
         process.kill()
         process.communicate()
-    assert eventually(lambda: not list(scratch.iterdir())), "scratch files are left"
+    assert eventually(lambda: not list(scratch.iterdir()), 30), "scratch files are left"
 
 
 @pytest.mark.slow

@@ -86,14 +86,14 @@ def _bands(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 @json_option
 @log_options
 def predict(scene: str, **options: Any) -> None:
-    r"""Predict SCENE: a class raster, and polygons with --vectors.
+    """Predict SCENE: a class raster, and polygons with --vectors.
 
     Memory does not grow with the scene. An interrupted run goes on with --resume. The paths written are printed on
     stdout.
 
     \b
     geoseg predict scene.tif --model unet --vectors scene.gpkg
-    """
+    """  # noqa: D301  click's own sign: keep the lines that follow as they are
     from geoseg.parallel import backend_from
     from geoseg.pipeline import Products, Settings, predict_scene
     from geoseg.predict import tune_malloc, tune_worker

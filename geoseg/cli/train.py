@@ -64,6 +64,8 @@ def train(data: tuple[str, ...], output: Path, config: Path | None, **options: A
     changes = {key: options[name] for name, key in _FLAGS.items() if options[name] is not None}
     if options["classes"]:
         changes["classes"] = options["classes"]
+    if output.absolute() in [Path(name).absolute() for name in data]:
+        raise UsageError(f"output={output} is the data folder. Expected another one: its files would be replaced.")
     if data:
         changes["data.sources"] = _sources(data, options)
     elif options["labels"]:

@@ -46,6 +46,8 @@ def vectorize(
     from geoseg.vectors import layer_name, polygonize, write_layers
 
     output = output or Path(f"{raster.stem}.gpkg")
+    if output.suffix.lower() != ".gpkg":
+        raise UsageError(f"{output} is to hold a GeoPackage. Expected a name ending in .gpkg. Try {output.stem}.gpkg.")
     with Outputs({"vectors": output}, inputs=[raster], overwrite=overwrite) as outputs:
         chosen = _choose(raster, _classes(raster), classes)
         names = {value: name for value, (name, _) in chosen.items()}

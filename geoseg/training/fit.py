@@ -65,7 +65,7 @@ def train(
     _check_model(config)
     seed_everything(config.seed, verbose=False)
     start = load_checkpoint(resolve_model(init)) if init else None
-    data = load_data(config)
+    data = load_data(config, started=start is not None)
     network = build_model(config.arch, in_channels=len(data.bands), classes=len(config.classes), **config.arch_args)
     normalisation = statistics(data.train)
     if start:

@@ -45,7 +45,7 @@ class Data:
     """Names, as the first source has them."""
 
 
-def load_data(config: TrainConfig) -> Data:
+def load_data(config: TrainConfig, *, started: bool = False) -> Data:
     """Read every source of a configuration.
 
     Raises:
@@ -69,7 +69,7 @@ def load_data(config: TrainConfig) -> Data:
                 parts = loader.towns(source)
         loader.add(source.weight, *parts)
     data = Data(loader.train, loader.val, loader.bands)
-    _check(data, config)
+    _check(data, config, started)
     return data
 
 
@@ -305,8 +305,8 @@ def _cut_edge(frame: Window, share: float) -> tuple[Window, Window | None]:
     return left, Window(row=frame.row, col=left.stop_col, height=frame.height, width=kept)
 
 
-def _check(data: Data, config: TrainConfig) -> None:
-    """Refuse what nothing can be learnt from, before the first step."""
+def _check(data: Data, config: TrainConfig, started: bool) -> None:
+    """Refuse what nothing can be learnt from. What a checkpoint knows need not be learnt again."""
     if not data.train:
         raise TrainingError("no source has training ground and a weight above 0. Expected at least one.")
     counts = np.zeros(256, np.int64)
@@ -318,6 +318,9 @@ def _check(data: Data, config: TrainConfig) -> None:
     if all((ground.target == IGNORED).all() for ground in data.train):
         raise LabelsError(f"every training pixel is ignored ({names}). Expected labelled pixels.")
     for index, item in enumerate(config.classes):
+        if index and not counts[index] and started and counts[1:].any():
+            log.warning("No training pixel is labelled %r: it stays as the checkpoint knows it.", item.name)
+            continue
         if index and not counts[index]:
             raise LabelsError(
                 f"no training pixel is labelled {item.name!r} ({names}). Expected some of every class. "
