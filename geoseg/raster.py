@@ -30,6 +30,7 @@ from geoseg.errors import GeosegError, OutputError
 from geoseg.grid import Grid
 from geoseg.windows import Window
 
+_COLORS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 BLOCK = 512
 """Side of a block of every raster written."""
 
@@ -144,8 +145,8 @@ def _describe(dst: DatasetWriter, profile: RasterProfile) -> None:
         dst.update_tags(GEOSEG_CLASSES=json.dumps([item.name for item in profile.classes], ensure_ascii=False))
         dst.write_colormap(1, {value: (*_rgb(item.color), 255) for value, item in enumerate(profile.classes)})
         dst.colorinterp = [ColorInterp.palette]
-    else:  # or GDAL takes three or four bands for a picture, and the fourth for its transparency
-        dst.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (len(profile.bands) - 1)
+    else:  # said of every band, or GDAL takes three or four for a picture, and the fourth for its transparency
+        dst.colorinterp = [_COLORS.get(name, ColorInterp.undefined) for name in profile.bands]
     if profile.gcps:
         points, crs = profile.gcps
         dst.gcps = (points, crs or CRS())

@@ -1,11 +1,13 @@
 """Options that commands share, and the command class that turns errors into one line and an exit code."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -24,7 +26,9 @@ class GeosegCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command with logging set up; `--debug` shows tracebacks of refused input too."""
         _configure_logging(ctx)
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, _stop)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, _stop)
         try:
             return super().invoke(ctx)
         except GeosegError as err:
@@ -45,8 +49,15 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: unwinds like Ctrl-C, so that workers are stopped and the journal is kept."""
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Unwind. In the middle of an import, where an exception makes torch abort and nothing is to be tidied, leave."""
+    terminated = number == signal.SIGTERM
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"Terminated.\n" if terminated else b"Interrupted.\n")
+            os._exit(128 + number)
+        frame = frame.f_back
+    raise Terminated if terminated else KeyboardInterrupt
 
 
 def _configure_logging(ctx: click.Context) -> None:
