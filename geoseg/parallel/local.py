@@ -28,6 +28,14 @@ DEATHS = 3
 log = logging.getLogger(__name__)
 
 
+_WORKER_ENV = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {
+    # As predict.tune_malloc, which comes too late where threads have arenas of their own already. glibc reads these.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+}
+
+
 class LocalWorkers:
     """Worker processes of this machine, replaced when they die.
 
@@ -87,7 +95,7 @@ class LocalWorkers:
             [sys.executable, "-c", boot],
             stdin=subprocess.PIPE,
             stdout=2,  # the parent's stdout is for results
-            env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+            env=os.environ | _WORKER_ENV,
             start_new_session=True,  # Ctrl-C is the parent's business
         )
         with suppress(BrokenPipeError):  # it died already: check() will see it
