@@ -88,7 +88,7 @@ def _bands(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 def predict(scene: str, **options: Any) -> None:
     """Predict SCENE: a class raster, and polygons with --vectors.
 
-    Memory does not grow with the scene. An interrupted run goes on with --resume. The paths written are printed on
+    Memory hardly grows with the scene. An interrupted run goes on with --resume. The paths written are printed on
     stdout.
 
     \b
