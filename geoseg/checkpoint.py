@@ -116,11 +116,11 @@ class Header(_Strict):
     heads: Annotated[dict[Name, Head], Field(min_length=1, max_length=1)]
     """The network's outputs by name."""
     cell_side: Count
-    """Side of a cell in pixels, a multiple of `stride`."""
+    """Side of a cell in pixels, a multiple of `stride`; where the context is unbounded, of what the network sees."""
     stride: Count
     """The factor the network's deepest level is downsampled by."""
-    receptive_radius: Annotated[int, Field(ge=0, le=1 << 20)]
-    """Pixels on each side of a pixel that its logits depend on."""
+    receptive_radius: Annotated[int, Field(ge=0, le=1 << 20)] | None
+    """Pixels on each side of a pixel that its logits depend on; None where that is unbounded."""
     temperature: Positive = 1.0
     """Divides the logits before the softmax, so that probabilities are calibrated."""
     thresholds: dict[Name, Annotated[float, Field(ge=0, le=1)]] = {}

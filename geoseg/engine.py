@@ -1,7 +1,8 @@
 """The engine: scene windows in, finished cells out. The same code predicts files and validates a model in training.
 
 A cell's result is a pure function of (scene, checkpoint, settings, cell): read the cell with its halo, one forward
-pass, crop. Nothing is summed across cells, so order, workers, kills and resumes cannot change a byte.
+pass, crop; or, where the network's context is unbounded, blend all tiles that touch the cell. Nothing is summed across
+cells, so order, workers, kills and resumes cannot change a byte.
 """
 
 import threading
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 
 from geoseg.batches import Reader, Tile, read_tile
+from geoseg.blend import add, taper
 from geoseg.checkpoint import load_checkpoint
 from geoseg.errors import CheckpointError, SceneError
 from geoseg.predict import Placement, Runner, Scores
 from geoseg.scene import Scene, SceneSource
 from geoseg.targets import LabelledArea, labelled_area
-from geoseg.windows import Plan, Window
+from geoseg.windows import Plan, TaperedPlan, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,9 @@ def cells(
     Yields:
         Scores of each cell, in the order of `windows`.
     """
+    if isinstance(plan, TaperedPlan):
+        yield from (_blended(reader, runner, plan, cell, keep, area) for cell in windows)
+        return
     for _, group in groupby(windows, key=lambda cell: plan.tile(cell).shape):
         yield from _same_shape(reader, runner, plan, list(group), keep, area)
 
@@ -68,7 +73,7 @@ def _same_shape(
     flags = {"confidence": keep.confidence, "probabilities": keep.probabilities}
     tiles, valid, busy = [], [], []
     for index, cell in enumerate(batch):
-        wanted = area.valid(cell) if area else np.ones(cell.shape, bool)
+        wanted = _wanted(cell, area)
         if not wanted.any():
             continue
         tile = read_tile(reader, plan.tile(cell))
@@ -80,6 +85,37 @@ def _same_shape(
     done = dict(zip(busy, runner(tiles, valid, halo=plan.halo, **flags), strict=True))
     for index, cell in enumerate(batch):
         yield done.get(index) or Scores.nodata(cell.shape, classes=runner.classes, **flags)
+
+
+@torch.inference_mode()
+def _blended(
+    reader: Reader, runner: Runner, plan: TaperedPlan, cell: Window, keep: Keep, area: LabelledArea | None
+) -> Scores:
+    flags = {"confidence": keep.confidence, "probabilities": keep.probabilities}
+    wanted = _wanted(cell, area)
+    weights = taper(plan.tile_size, plan.overlap).to(runner.device)
+    sums = torch.zeros((runner.classes, *cell.shape), device=runner.device)
+    windows = plan.tiles(cell)
+    for start in range(0, len(windows), runner.step):
+        tiles = {}
+        for window in windows[start : start + runner.step]:
+            both = window.intersection(cell)
+            if both is None or not wanted[both.slices(cell)].any():
+                continue
+            tile = read_tile(reader, window)
+            # A tile over no wanted pixel adds to nothing that is kept.
+            wanted[both.slices(cell)] &= tile.valid[both.slices(window)]
+            if wanted[both.slices(cell)].any():
+                tiles[window] = tile
+        for window, logits in zip(tiles, runner.logits(list(tiles.values())), strict=True):
+            add(sums, cell, logits, window, weights)
+    if not wanted.any():
+        return Scores.nodata(cell.shape, classes=runner.classes, **flags)
+    return runner.keep(sums, wanted, **flags)
+
+
+def _wanted(cell: Window, area: LabelledArea | None) -> np.ndarray:
+    return area.valid(cell) if area else np.ones(cell.shape, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,9 @@ NODATA = 255
 PROBABILITY_SCALE = 254
 """Probabilities are stored as round(254 p), so that 127 is exactly one half and 255 is left for nodata."""
 
+_ROWS = 64
+"""Rows of logits that are made labels of at a time."""
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -168,7 +171,8 @@ class Runner:
         """Prepare a folded copy of `model` in the placement's precision.
 
         Args:
-            model: (N, C, H, W) float -> (N, K, H, W) logits; `model.stride` is its deepest level's factor.
+            model: (N, C, H, W) float -> (N, K, H, W) logits, or smaller by `model.margin` on each side;
+                `model.stride` is its deepest level's factor, `model.bounded` whether its context is.
             mean: Training mean per channel.
             std: Training standard deviation per channel.
             classes: K, at most 255.
@@ -179,6 +183,7 @@ class Runner:
         self.device, self.dtype = torch.device(self.placement.device), PRECISIONS[self.placement.precision]
         self.mean, self.std, self.classes, self.temperature = tuple(mean), tuple(std), classes, temperature
         self.stride = int(getattr(model, "stride"))  # noqa: B009  an attribute every model has
+        self.bounded, self.margin = bool(getattr(model, "bounded", True)), int(getattr(model, "margin", 0))
         model = fold_batchnorm(model.eval()).to(self.device, self.dtype)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model.requires_grad_(False)
@@ -187,7 +192,8 @@ class Runner:
         cpu = self.device.type == "cpu"
         self._turn: contextlib.AbstractContextManager = contextlib.nullcontext() if cpu else threading.Lock()
         # On the CPU a batch is no faster than its tiles one by one, and so the bytes do not depend on it.
-        self._step = 1 if cpu else self.placement.batch_size
+        self.step = 1 if cpu else self.placement.batch_size
+        """Tiles in one forward pass."""
 
     def __call__(
         self,
@@ -212,37 +218,60 @@ class Runner:
             DeviceError: If not even a tile of one stride fits into memory.
         """
         scores: list[Scores] = []
-        for start in range(0, len(tiles), self._step):
-            part = slice(start, start + self._step)
+        for start in range(0, len(tiles), self.step):
+            part = slice(start, start + self.step)
             with torch.inference_mode():
-                batch = to_batch(tiles[part], self.mean, self.std, self.dtype)
+                batch = self._batch(tiles[part])
                 with self._turn:
-                    logits = self._forward(self._pad(batch).to(self.device, non_blocking=True), halo)
-                    for z, ok in zip(logits, valid[part], strict=False):  # the padding of the batch is dropped here
-                        kept = self._keep(z[:, : ok.shape[0], : ok.shape[1]], confidence, probabilities)
-                        scores.append(_blank(kept, ok))
+                    for z, ok in zip(self._pass(batch, halo), valid[part], strict=False):  # without the batch's padding
+                        scores.append(self.keep(z, ok, confidence=confidence, probabilities=probabilities))
         return scores
 
-    def _pad(self, batch: Tensor) -> Tensor:
-        """Fill up to the batch size: kernels are chosen by shape, and other kernels round otherwise."""
-        missing = self._step - len(batch)
+    def logits(self, tiles: Sequence[Tile]) -> list[Tensor]:
+        """Logits (K, H, W) of whole tiles, on the device; at most `step` tiles, all of one shape.
+
+        Raises:
+            DeviceError: If a tile does not fit into memory. It is not cut: a network of unbounded context would answer
+                otherwise.
+        """
+        if not tiles:
+            return []
+        with torch.inference_mode():
+            batch = self._batch(tiles)
+            with self._turn:
+                return list(self._pass(batch, None)[: len(tiles)])
+
+    def _batch(self, tiles: Sequence[Tile]) -> Tensor:
+        """Filled up to the batch size: kernels are chosen by shape, and other kernels round otherwise."""
+        batch = to_batch(tiles, self.mean, self.std, self.dtype)
+        missing = self.step - len(batch)
         if missing <= 0:
             return batch
         padded = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
         return padded.contiguous(memory_format=torch.channels_last)
 
-    def _forward(self, batch: Tensor, halo: int) -> Tensor:
-        """Logits (N, K, H - 2 halo, W - 2 halo). Out of memory halves the batch, then the tile, with the same halo."""
+    def _pass(self, batch: Tensor, halo: int | None) -> Tensor:
+        """Logits (N, K, H - 2 halo, W - 2 halo) of tiles that are cropped; of whole ones where `halo` is None."""
+        if self.margin > (halo or 0):
+            raise UsageError(
+                f"the network answers for pixels {self.margin} and more from the edge of what it sees. Expected tiles "
+                f"that overlap by at least {2 * self.margin}, cropped. Try --overlap auto."
+            )
+        return self._forward(batch.to(self.device, non_blocking=True), halo)
+
+    def _forward(self, batch: Tensor, halo: int | None) -> Tensor:
+        """As `_pass`. Out of memory halves the batch, then the tile, with the same halo."""
         try:
             logits = self.model(batch)
-            return logits[..., halo : logits.shape[-2] - halo, halo : logits.shape[-1] - halo]
+            crop = (halo or 0) - self.margin
+            return logits[..., crop : logits.shape[-2] - crop, crop : logits.shape[-1] - crop]
         except RuntimeError as err:
             if not _is_out_of_memory(err):
                 raise
         # Outside the except block, where the failed pass's activations are still referenced by the traceback.
         return self._forward_halves(batch, halo)
 
-    def _forward_halves(self, batch: Tensor, halo: int) -> Tensor:
+    def _forward_halves(self, batch: Tensor, halo: int | None) -> Tensor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         count, _, *sides = batch.shape
@@ -251,11 +280,13 @@ class Runner:
             return torch.cat([self._forward(half, halo) for half in batch.split(-(-count // 2))])
         longest = max(sides)
         dim = 2 + sides.index(longest)
-        steps = (longest - 2 * halo) // self.stride
-        if steps < 2:
+        # A part would not answer as the whole where the context is unbounded, or no halo is there to repeat.
+        halo = halo if self.bounded else None
+        steps = 0 if halo is None else (longest - 2 * halo) // self.stride
+        if halo is None or steps < 2:
             raise DeviceError(
                 f"a tile of {sides[1]}x{sides[0]} pixels does not fit into the memory of {self.device}. "
-                "Expected room for one. Try another --device."
+                "Expected room for one. Try another --device, or a smaller --tile-size."
             )
         log.warning("out of memory with a tile of %dx%d: cut in two, with the same halo", sides[1], sides[0])
         middle = steps // 2 * self.stride
@@ -263,8 +294,32 @@ class Runner:
         second = batch.narrow(dim, middle, longest - middle)
         return torch.cat([self._forward(half, halo) for half in (first, second)], dim=dim)
 
-    def _keep(self, z: Tensor, confidence: bool, probabilities: bool) -> Scores:
-        """Logits (K, h, w) of one cell to uint8."""
+    def keep(self, z: Tensor, valid: np.ndarray, *, confidence: bool = False, probabilities: bool = False) -> Scores:
+        """What is kept of a cell's logits, on the CPU.
+
+        Args:
+            z: (K, H, W) logits, at least as large as `valid`; what lies below and to the right of it is dropped.
+            valid: (h, w) bool; False becomes nodata.
+            confidence: Keep the chosen class's probability.
+            probabilities: Keep every class's probability.
+
+        Raises:
+            CheckpointError: If a logit is not finite.
+        """
+        wanted = {"confidence": confidence, "probabilities": probabilities}
+        height, width = valid.shape
+        scores = Scores.nodata(valid.shape, classes=self.classes, **wanted)
+        # On the CPU a few rows at a time stay in the processor's cache, and no second copy of the logits is made.
+        step = _ROWS if self.device.type == "cpu" else height
+        for row in range(0, height, step):
+            rows = slice(row, min(row + step, height))
+            for name, found in self._decide(z[:, rows, :width], **wanted).items():
+                array = getattr(scores, name)[..., rows, :]
+                np.copyto(array, found.cpu().numpy(), where=valid[rows])
+        return scores
+
+    def _decide(self, z: Tensor, *, confidence: bool, probabilities: bool) -> dict[str, Tensor]:
+        """What is kept of some rows of logits, by name."""
         planes = z.contiguous(memory_format=torch.contiguous_format)
         labels, best = argmax_planes(planes)
         # NaN and infinity in any plane come up in the maximum.
@@ -273,16 +328,16 @@ class Runner:
                 f"the network returned non-finite logits in {self.placement.precision}. Expected finite numbers. "
                 "Try --precision float32; if that fails too, the checkpoint is broken."
             )
-        if not (confidence or probabilities):
-            return Scores(labels=labels.cpu().numpy())
-        # exp(z - best) is 1 for the chosen class: its probability is one over the sum.
-        scaled = ((planes.float() - best.float()) / self.temperature).exp_()
-        total = scaled.sum(0)
-        return Scores(
-            labels=labels.cpu().numpy(),
-            confidence=_quantize(total.reciprocal()) if confidence else None,
-            probabilities=_quantize(scaled / total) if probabilities else None,
-        )
+        kept = {"labels": labels}
+        if confidence or probabilities:
+            # exp(z - best) is 1 for the chosen class: its probability is one over the sum.
+            scaled = ((planes.float() - best.float()) / self.temperature).exp_()
+            total = scaled.sum(0)
+            if confidence:
+                kept["confidence"] = _quantize(total.reciprocal())
+            if probabilities:
+                kept["probabilities"] = _quantize(scaled / total)
+        return kept
 
 
 def argmax_planes(planes: Tensor) -> tuple[Tensor, Tensor]:
@@ -303,14 +358,5 @@ def argmax_planes(planes: Tensor) -> tuple[Tensor, Tensor]:
     return labels, best
 
 
-def _quantize(probability: Tensor) -> np.ndarray:
-    return probability.mul(PROBABILITY_SCALE).round_().to(torch.uint8).cpu().numpy()
-
-
-def _blank(scores: Scores, valid: np.ndarray) -> Scores:
-    """The same with 255 where the scene has no data."""
-    if not valid.all():
-        invalid = ~valid
-        for array in scores.arrays().values():
-            array[..., invalid] = NODATA
-    return scores
+def _quantize(probability: Tensor) -> Tensor:
+    return probability.mul(PROBABILITY_SCALE).round_().to(torch.uint8)

@@ -99,6 +99,16 @@ class Plan:
                 )
 
     @property
+    def tile_size(self) -> int:
+        """Side of a full tile: what the network sees at once."""
+        return self.cell_side + 2 * self.halo
+
+    @property
+    def overlap(self) -> int:
+        """Pixels that two neighbouring tiles share."""
+        return 2 * self.halo
+
+    @property
     def rows(self) -> int:
         """Rows of cells."""
         return -(-self.shape[0] // self.cell_side)
@@ -135,3 +145,59 @@ class Plan:
             height=-(-cell.height // self.stride) * self.stride + 2 * self.halo,
             width=-(-cell.width // self.stride) * self.stride + 2 * self.halo,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaperedPlan(Plan):
+    """For networks of unbounded context: tiles on a lattice of their own, blended where they overlap.
+
+    No tile shows such a network what the whole scene would, so neighbouring tiles disagree and are faded into each
+    other. A cell takes every tile that touches it, those of its neighbours too, so that it still depends on nothing
+    else; it spans several steps of the lattice, or most tiles would be computed four times.
+    """
+
+    step: int
+    """Between the origins of neighbouring tiles; `cell_side` is a multiple of it, and it of `stride`."""
+    fade: int
+    """Pixels that two neighbouring tiles share, at most `step` and a multiple of `stride`."""
+
+    def __post_init__(self) -> None:
+        Plan.__post_init__(self)
+        if self.step < 1 or not 0 <= self.fade <= self.step or self.halo:
+            raise UsageError(
+                f"step {self.step}, fade {self.fade}, halo {self.halo}: expected a step of at least 1, a fade of at "
+                "most the step, and no halo."
+            )
+        for name, value, unit in (
+            ("step", self.step, self.stride),
+            ("fade", self.fade, self.stride),
+            ("cell side", self.cell_side, self.step),
+        ):
+            if value % unit:
+                raise UsageError(f"{name}={value} is not a multiple of {unit}. Try {-(-value // unit) * unit}.")
+
+    @property
+    def tile_size(self) -> int:
+        """Side of every tile."""
+        return self.step + self.fade
+
+    @property
+    def overlap(self) -> int:
+        """Pixels that two neighbouring tiles share."""
+        return self.fade
+
+    def tiles(self, cell: Window) -> list[Window]:
+        """Every tile that touches `cell`, in row-major order, all of one size; they may stick out of the scene.
+
+        Tile k begins at k * step - fade, so that no pixel of the scene lies where only one half of a fade is.
+        """
+        rows, cols = (
+            range(start // self.step, (stop - 1 + self.fade) // self.step + 1)
+            for start, stop in ((cell.row, cell.stop_row), (cell.col, cell.stop_col))
+        )
+        side = self.tile_size
+        return [
+            Window(row=row * self.step - self.fade, col=col * self.step - self.fade, height=side, width=side)
+            for row in rows
+            for col in cols
+        ]

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from geoseg.batches import ArrayReader
+from geoseg.batches import ArrayReader, mirror
+from geoseg.blend import taper
 from geoseg.engine import LABELS_ONLY, Keep, cells
-from geoseg.errors import CheckpointError
+from geoseg.errors import CheckpointError, DeviceError
 from geoseg.grid import Grid
 from geoseg.models import build_model
 from geoseg.models.receptive import receptive_radius
 from geoseg.predict import NODATA, Placement, Runner
-from geoseg.windows import Plan
+from geoseg.windows import Plan, TaperedPlan
 
 FLOAT32 = Placement(device="cpu", precision="float32")
 
@@ -247,7 +248,7 @@ def test_out_of_memory_halves_the_batch_and_then_the_tile(caplog):
     assert np.array_equal(labels, expected)
     assert "cut in two" in caplog.text
 
-    runner._step = 4
+    runner.step = 4
     small = Plan(shape=(70, 70), cell_side=26, halo=10, stride=2)
     labels, _ = predict(reader, runner, small, batch=9)
     assert np.array_equal(labels, expected)
@@ -262,3 +263,126 @@ def test_non_finite_logits_are_refused():
     reader = reader_for(np.ones((1, 4, 4), np.uint8), np.ones((4, 4), bool))
     with pytest.raises(CheckpointError, match="non-finite"):
         predict(reader, runner_for(Broken()), Plan(shape=(4, 4), cell_side=4))
+
+
+# ---- unbounded context
+
+
+class Unbounded(nn.Module):
+    """Every logit depends on all that the network sees: on its mean, and on its own pixel."""
+
+    stride, bounded = 2, False
+
+    def forward(self, x):
+        x = x[:, :1]
+        return torch.cat([x - x.mean((2, 3), keepdim=True), 0.3 * x, 0.2 - x], dim=1)
+
+
+@st.composite
+def tapers_for(draw, shape, stride=1):
+    step = stride * draw(st.integers(max(1, 8 // stride), 40 // stride))
+    return TaperedPlan(
+        shape=shape,
+        cell_side=step * draw(st.integers(1, 3)),
+        stride=stride,
+        step=step,
+        fade=stride * draw(st.integers(0, step // stride)),
+    )
+
+
+def blended_whole(model, pixels, valid, plan, mean, std):
+    """All tiles of the lattice over the whole scene, weighted and summed in float64."""
+    sums = np.zeros((3, *plan.shape))
+    weights = taper(plan.tile_size, plan.overlap).numpy()
+    filled = np.where(valid, (pixels.astype(np.float64) - mean) / std, 0.0).astype(np.float32)
+    starts = [range(-plan.fade, length, plan.step) for length in plan.shape]
+    side = plan.tile_size
+    for row in starts[0]:
+        for col in starts[1]:
+            rows, cols = (mirror(at, at + side, n) for at, n in zip((row, col), plan.shape, strict=True))
+            with torch.inference_mode():
+                logits = model(torch.from_numpy(filled[:, rows][:, :, cols])[None])[0].numpy()
+            inside = [slice(max(at, 0), min(at + side, n)) for at, n in zip((row, col), plan.shape, strict=True)]
+            part = [slice(i.start - at, i.stop - at) for i, at in zip(inside, (row, col), strict=True)]
+            sums[:, inside[0], inside[1]] += (logits * weights)[:, part[0], part[1]]
+    return sums
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_blended_cells_equal_the_blended_whole_scene(data):
+    pixels, valid = data.draw(scenes(channels=1, top=200))
+    plan = data.draw(tapers_for(valid.shape, stride=2))
+    runner = Runner(Unbounded(), mean=[90], std=[60], classes=3, placement=FLOAT32)
+    labels, _ = predict(reader_for(pixels, valid), runner, plan, batch=data.draw(st.integers(1, 3)))
+    sums = blended_whole(Unbounded(), pixels, valid, plan, 90, 60)
+    first, second = np.sort(sums, axis=0)[:-3:-1]
+    clear = (first - second > 1e-4) | ~valid
+    assert np.array_equal(labels[clear], np.where(valid, sums.argmax(0), NODATA)[clear])
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_blended_bytes_do_not_depend_on_the_cell(data):
+    pixels, valid = data.draw(scenes(channels=1, top=200))
+    plan = data.draw(tapers_for(valid.shape, stride=2))
+    other = TaperedPlan(shape=plan.shape, cell_side=4 * plan.step, stride=2, step=plan.step, fade=plan.fade)
+    keep = Keep(probabilities=True)
+    runner = Runner(Unbounded(), mean=[90], std=[60], classes=3, placement=FLOAT32)
+    one, two = (predict(reader_for(pixels, valid), runner, p, keep=keep)[1]["probabilities"] for p in (plan, other))
+    assert np.array_equal(one, two)
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_constant_and_identity_survive_the_taper(data):
+    pixels, valid = data.draw(scenes(channels=1))
+    plan = data.draw(tapers_for(valid.shape))
+    labels, _ = predict(reader_for(pixels, valid), runner_for(Constant()), plan)
+    assert np.array_equal(labels, np.where(valid, 1, NODATA))
+    labels, _ = predict(reader_for(pixels, valid), runner_for(Identity(), classes=7), plan)
+    assert np.array_equal(labels, np.where(valid, pixels[0], NODATA))
+
+
+def test_tiles_over_nothing_wanted_cost_no_forward_pass_and_change_nothing():
+    calls = []
+
+    class Counting(Unbounded):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    class LeftHalf:
+        def valid(self, window):
+            return np.broadcast_to(np.arange(window.col, window.stop_col) < 20, window.shape).copy()
+
+    pixels = np.random.default_rng(0).integers(0, 200, (1, 40, 40)).astype(np.uint8)
+    valid = np.ones((40, 40), bool)
+    valid[:24] = False
+    plan = TaperedPlan(shape=(40, 40), cell_side=16, step=8, fade=4, stride=2)
+    runner = Runner(Counting(), mean=[90], std=[60], classes=3, placement=FLOAT32)
+    everywhere, _ = predict(reader_for(pixels, valid), runner, plan)
+    many = sum(calls)
+    calls.clear()
+    limited, _ = predict(reader_for(pixels, valid), runner, plan, area=LeftHalf())
+    assert 0 < sum(calls) < 0.7 * many
+    assert np.array_equal(limited[:, :20], everywhere[:, :20])
+    assert (limited[:, 20:] == NODATA).all()
+    calls.clear()
+    nothing, _ = predict(reader_for(pixels, np.zeros_like(valid)), runner, plan)
+    assert not calls
+    assert (nothing == NODATA).all()
+
+
+def test_a_tile_of_unbounded_context_is_never_cut():
+    class Full(Unbounded):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    reader = reader_for(np.ones((1, 40, 40), np.uint8), np.ones((40, 40), bool))
+    for plan in (
+        TaperedPlan(shape=(40, 40), cell_side=16, step=8, fade=4, stride=2),
+        Plan(shape=(40, 40), cell_side=16, halo=4, stride=2),
+    ):
+        with pytest.raises(DeviceError, match="does not fit into the memory"):
+            predict(reader, runner_for(Full()), plan)

@@ -13,4 +13,5 @@ def test_peak_memory_is_flat_in_height_and_width(tmp_path):
     for shape in [(3000, 3000), (2000, 16000), (16000, 2000)]:
         scene = write_scene(tmp_path / "scene.tif", shape)
         peaks[shape] = subject("predict", scene, model, tmp_path / "out.tif", "float32", "", "threads=1")["rss"]
-    assert max(peaks.values()) <= 1.12 * peaks[3000, 3000], peaks
+    # Equal runs differ by 3 %. The goal of 5 % is held by medians in the benchmark, on larger scenes.
+    assert max(peaks.values()) <= 1.08 * peaks[3000, 3000], peaks

@@ -15,6 +15,7 @@ from rasters import noise, write_raster
 from geoseg.checkpoint import Head, Header
 from geoseg.errors import BandError, SceneError, UsageError
 from geoseg.preflight import open_scene, plan_for, warn_of_differences
+from geoseg.windows import Plan, TaperedPlan
 
 
 def header_for(*bands, **fields):
@@ -207,7 +208,7 @@ def test_a_tile_size_is_exact_or_refused_with_one_that_fits(tile, overlap):
 def test_refused_sizes_name_the_automatic_ones():
     with pytest.raises(UsageError, match=r"^--tile-size 1000 does not fit.* 224 .* 16 .*Try 992, or auto for 1760\.$"):
         plan_for((5000, 3000), RGB, 1000, None)
-    with pytest.raises(UsageError, match=r"^--overlap 100 does not fit.* 16\. Try 96, or auto for 224\.$"):
+    with pytest.raises(UsageError, match=r"^--overlap 100 does not fit.* 32\. Try 96, or auto for 224\.$"):
         plan_for((5000, 3000), RGB, None, 100)
 
 
@@ -230,3 +231,38 @@ def test_wasteful_tiles_are_told(warnings):
 def test_no_waste_where_one_tile_holds_the_scene(warnings):
     plan_for((30, 20), RGB, 256, None)
     assert warnings == []
+
+
+# ---- unbounded context
+
+UNBOUNDED = RGB.model_copy(update={"receptive_radius": None, "cell_side": 1024})
+
+
+def test_unbounded_context_is_tapered(warnings):
+    plan = plan_for((5000, 3000), UNBOUNDED)
+    assert isinstance(plan, TaperedPlan)
+    assert (plan.tile_size, plan.overlap, plan.step, plan.cell_side) == (1024, 256, 768, 3072)
+    plan = plan_for((5000, 3000), UNBOUNDED, 512, 64)
+    assert (plan.tile_size, plan.overlap, plan.cell_side) == (512, 64, 7 * 448)
+    assert warnings == []
+
+
+def test_a_taper_can_be_had_where_none_is_needed_and_left_out_where_it_is(warnings):
+    plan = plan_for((5000, 3000), RGB, blend="taper")
+    assert (plan.tile_size, plan.overlap) == (1760, 224)
+    assert warnings == []
+    plan = plan_for((5000, 3000), UNBOUNDED, blend="crop")
+    assert type(plan) is Plan
+    assert (plan.tile_size, plan.overlap) == (1024, 256)
+    assert warnings == ["the network's context is unbounded: without a taper, tile edges show"]
+
+
+def test_tapers_that_do_not_fit():
+    with pytest.raises(UsageError, match=r"more than half of the tile size 1024.*Expected at most 512\.$"):
+        plan_for((5000, 3000), UNBOUNDED, None, 768)
+    with pytest.raises(UsageError, match=r"^--overlap 100 does not fit.* 16\. Try 96, or auto for 256\.$"):
+        plan_for((5000, 3000), UNBOUNDED, None, 100)
+    with pytest.raises(UsageError, match=r"^--tile-size 1000 .* Try 992, or auto for 1024\.$"):
+        plan_for((5000, 3000), UNBOUNDED, 1000, 256)
+    with pytest.raises(UsageError, match=r"^blend='hann' is unknown\. Expected auto, crop or taper\.$"):
+        plan_for((5000, 3000), RGB, blend="hann")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.errors import UsageError
-from geoseg.windows import Plan, Window
+from geoseg.windows import Plan, TaperedPlan, Window
 
 
 @st.composite
@@ -75,3 +75,42 @@ def test_window_algebra():
     assert a.slices(Window(row=1, col=1, height=9, width=9)) == (slice(1, 5), slice(2, 7))
     with pytest.raises(UsageError):
         Window(row=0, col=0, height=0, width=3)
+
+
+@st.composite
+def tapered_plans(draw):
+    stride = draw(st.sampled_from([1, 2, 4]))
+    step = stride * draw(st.integers(1, 8))
+    return TaperedPlan(
+        shape=(draw(st.integers(1, 80)), draw(st.integers(1, 80))),
+        cell_side=step * draw(st.integers(1, 4)),
+        stride=stride,
+        step=step,
+        fade=stride * draw(st.integers(0, step // stride)),
+    )
+
+
+@given(tapered_plans())
+def test_a_cell_has_all_tiles_of_one_lattice_that_touch_it(plan):
+    side = plan.tile_size
+    ends = [range(-plan.fade, length + side, plan.step) for length in plan.shape]
+    lattice = [Window(row=row, col=col, height=side, width=side) for row in ends[0] for col in ends[1]]
+    for cell in plan:
+        assert plan.tiles(cell) == [tile for tile in lattice if tile.intersection(cell)]
+        assert all(tile.row % plan.stride == tile.col % plan.stride == 0 for tile in plan.tiles(cell))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"cell_side": 32, "step": 16, "fade": 20}, "at most the step"),
+        ({"cell_side": 32, "step": 0, "fade": 0}, "step of at least 1"),
+        ({"cell_side": 32, "step": 16, "fade": 0, "halo": 4}, "no halo"),
+        ({"cell_side": 24, "step": 16, "fade": 4}, "cell side=24 is not a multiple of 16. Try 32"),
+        ({"cell_side": 32, "step": 16, "fade": 6}, "fade=6 is not a multiple of 4. Try 8"),
+        ({"cell_side": 12, "step": 6, "fade": 4}, "step=6 is not a multiple of 4. Try 8"),
+    ],
+)
+def test_tapered_plans_that_make_no_sense(kwargs, words):
+    with pytest.raises(UsageError, match=words):
+        TaperedPlan(shape=(50, 50), stride=4, **kwargs)

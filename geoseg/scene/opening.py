@@ -36,7 +36,7 @@ _REMOTE = re.compile(r"(https?|s3|gs|az)://|/vsi(curl|s3|gs|az)/")
 
 _MAX_BLOCK_BYTES = 512 << 20
 """A block is decoded whole: a file with larger ones would break the promise of bounded memory."""
-_CACHE_PIXELS = 12 << 20
+_CACHE_PIXELS = 8 << 20
 """GDAL's block cache holds the blocks under one tile, so that the halo shared with the next tile is decoded once."""
 _STRIP_CACHE_BYTES = 256 << 20
 """For scenes in strips across the whole width, of which every tile in a row of tiles needs a part."""

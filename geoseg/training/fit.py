@@ -143,7 +143,7 @@ def _header(config: TrainConfig, data: Data, normalisation: Statistics, network:
         heads={"main": Head(task="multiclass", classes=_classes(config))},
         cell_side=config.cell_side,
         stride=int(network.stride),  # type: ignore[arg-type]
-        receptive_radius=receptive_radius(network),
+        receptive_radius=receptive_radius(network) if network.bounded else None,
         licence=config.licence,
         origin=config.origin,
     )

@@ -10,8 +10,8 @@ from geoseg.checkpoint import Header
 from geoseg.engine import cells
 from geoseg.metrics import ConfusionMatrix
 from geoseg.predict import Placement, Runner
+from geoseg.preflight import plan_for
 from geoseg.training.samples import Ground
-from geoseg.windows import Plan
 
 
 def validate(
@@ -28,11 +28,10 @@ def validate(
     # The runner folds and casts what it is given.
     model = copy.deepcopy(network)
     runner = Runner(model, mean=header.mean, std=header.std, classes=len(names), placement=placement)
-    halo = -(-header.receptive_radius // header.stride) * header.stride
     matrices: dict[str, ConfusionMatrix] = {}
     for ground in grounds:
         matrix = matrices.setdefault(ground.source, ConfusionMatrix(names))
-        plan = Plan(shape=ground.target.shape, cell_side=header.cell_side, halo=halo, stride=header.stride)
+        plan = plan_for(ground.target.shape, header)
         same = np.arange(256, dtype=np.uint8)
         others = [index for index in range(len(names)) if index not in ground.known]
         same[others] = others[0] if others else 0

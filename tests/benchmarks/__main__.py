@@ -89,14 +89,15 @@ def speed(folder: Path, rounds: int) -> None:
         )
 
 
-def memory(folder: Path, shapes: list[tuple[int, int]]) -> None:
+def memory(folder: Path, shapes: list[tuple[int, int]], rounds: int) -> None:
     # One thread: with two, what is alive at one moment is left to chance, and equal runs differ by 5 %.
-    print("memory: peak resident set with a trivial model in one thread, against a scene of 3000x3000")
+    print(f"memory: peak resident set with a trivial model in one thread, medians of {rounds}, against 3000x3000")
     model = write_checkpoint(folder / "trivial.safetensors", width=1, depth=1)
     peaks = []
     for height, width in [(3000, 3000), *shapes]:
         scene = write_scene(folder / "m.tif", (height, width))
-        seen = subject("predict", scene, model, folder / "out.tif", "float32", "", "threads=1")
+        call = ("predict", scene, model, folder / "out.tif", "float32", "", "threads=1")
+        seen = alternate(rounds, predict=call)["predict"]
         peaks.append(seen["rss"])
         print(f"  {height} x {width}: {seen['rss']:.0f} MiB, {seen['cpu']:.1f} CPU s", flush=True)
         if len(peaks) > 1:
@@ -137,7 +138,8 @@ def main() -> None:
         if "speed" in chosen:
             speed(folder, options.rounds)
         if "memory" in chosen:
-            memory(folder, [(6000, 9000), (2000, 40000), (40000, 2000)] if options.small else huge)
+            shapes = [(6000, 9000), (2000, 40000), (40000, 2000)] if options.small else huge
+            memory(folder, shapes, max(options.rounds // 2, 1))
         if "dask" in chosen:
             dask(folder, max(options.rounds // 2, 1))
     sys.exit(f"missed: {'; '.join(MISSED)}" if MISSED else 0)
