@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import geoseg
-from geoseg.evaluate import evaluate
 from geoseg.synthetic import DEMO_SEED
 from geoseg.synthetic.files import write_town
 
@@ -21,7 +20,7 @@ def main(folder: Path, side: int = 768) -> None:
     products = geoseg.Products(labels=folder / "classes.tif", vectors=folder / "classes.gpkg")
     done = geoseg.predict_scene(files.scene, "unet", products=products, overwrite=True)
     print("polygons:", done.features)
-    print(evaluate(products.labels, files.labels, layer="labels").table())
+    print(geoseg.evaluate_prediction(products.labels, files.labels, layer="labels").table())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,13 @@
 """geoseg: buildings and roads from aerial imagery.
 
 The names below are the Python API; each is imported when first used, so that `import geoseg` costs nothing.
+
+    predict_scene(scene, model)                 class raster and polygons; Products, Settings, Prediction
+    vectorize_raster(raster)                    polygons from a class raster; Vectors
+    train_model(load_config(file), folder)      a checkpoint from labelled data; TrainConfig
+    evaluate_prediction(predicted, reference)   scores; Evaluation
+
+Each does what the command of that verb does. `geoseg.evaluate` and `geoseg.training` are modules, not functions.
 """
 
 import importlib
@@ -13,6 +20,13 @@ _API = {
     "Products": "geoseg.pipeline",
     "Settings": "geoseg.pipeline",
     "Prediction": "geoseg.pipeline",
+    "vectorize_raster": "geoseg.vectors",
+    "Vectors": "geoseg.vectors",
+    "train_model": "geoseg.training.fit",
+    "load_config": "geoseg.config",
+    "TrainConfig": "geoseg.config",
+    "evaluate_prediction": "geoseg.evaluate",
+    "Evaluation": "geoseg.evaluate",
     "load_checkpoint": "geoseg.checkpoint",
     "resolve_model": "geoseg.checkpoint",
     "Scene": "geoseg.scene",

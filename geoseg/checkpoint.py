@@ -50,6 +50,8 @@ def _printable(text: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+HeadName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
+"""A head's name becomes part of the name of a file."""
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
@@ -67,18 +69,45 @@ class ClassInfo(_Strict):
 
 
 class Head(_Strict):
-    """One output of the network."""
+    """One output of the network: some channels of its logits."""
 
-    task: Literal["multiclass"] = "multiclass"
-    """Each pixel has one of the classes."""
-    classes: Annotated[tuple[ClassInfo, ...], Field(min_length=2, max_length=255)]
-    """By index in the logits; the first is the background."""
+    task: Literal["multiclass", "binary", "multilabel", "regression"] = "multiclass"
+    """multiclass: each pixel has one of the classes. binary: it is of the second class, or not, by a single logit.
+    multilabel: it has any number of them. regression: it has a value."""
+    classes: Annotated[tuple[ClassInfo, ...], Field(max_length=255)] = ()
+    """By index in the logits; the first is the background where each pixel has one class. None for regression."""
+    scale: Positive = 1.0
+    """Of regression: the value is the logit times this, plus `offset`."""
+    offset: float = 0.0
+    """See `scale`."""
+    unit: Annotated[str, Field(max_length=100), AfterValidator(_printable)] = ""
+    """Of the values."""
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
+    def _classes_fit(self) -> Self:
         if len({item.name for item in self.classes}) < len(self.classes):
             raise ValueError("two classes have one name")
+        least, most = {"multiclass": (2, 255), "binary": (2, 2), "multilabel": (1, 255), "regression": (0, 0)}[
+            self.task
+        ]
+        if not least <= len(self.classes) <= most:
+            raise ValueError(f"a {self.task} head with {len(self.classes)} classes; expected {least} to {most}")
         return self
+
+    @property
+    def channels(self) -> int:
+        """Channels of the logits."""
+        return len(self.classes) if self.task in ("multiclass", "multilabel") else 1
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether each pixel has one of the classes, the first of which is the background."""
+        return self.task in ("multiclass", "binary")
+
+
+def _by_name(heads: dict[str, Head]) -> dict[str, Head]:
+    # JSON objects have no order: one that the channels depend on must not be left to the writer.
+    return dict(sorted(heads.items()))
 
 
 class GroundSampling(NamedTuple):
@@ -113,8 +142,8 @@ class Header(_Strict):
     """Pixel type of the training scenes, such as `uint8`."""
     gsd: GroundSampling | None = None
     """Metres per pixel seen in training; None where the training data had no georeference."""
-    heads: Annotated[dict[Name, Head], Field(min_length=1, max_length=1)]
-    """The network's outputs by name."""
+    heads: Annotated[dict[HeadName, Head], Field(min_length=1, max_length=64), AfterValidator(_by_name)]
+    """The network's outputs; the logits' channels are in the alphabetical order of their names."""
     cell_side: Count
     """Side of a cell in pixels, a multiple of `stride`; where the context is unbounded, of what the network sees."""
     stride: Count
@@ -151,9 +180,13 @@ class Header(_Strict):
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
-        """Classes of the only head, by index."""
-        (head,) = self.heads.values()
-        return head.classes
+        """Classes of the first head that has any, by index."""
+        return next((head.classes for head in self.heads.values() if head.classes), ())
+
+    @property
+    def channels(self) -> int:
+        """Of the logits, all heads together."""
+        return sum(head.channels for head in self.heads.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -300,7 +333,7 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _build(header: Header) -> nn.Module:
-    return build_model(header.arch, in_channels=len(header.bands), classes=len(header.classes), **header.arch_args)
+    return build_model(header.arch, in_channels=len(header.bands), classes=header.channels, **header.arch_args)
 
 
 def _check_fit(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,28 +18,17 @@ from geoseg.batches import Reader, Tile, read_tile
 from geoseg.blend import add, taper
 from geoseg.checkpoint import load_checkpoint
 from geoseg.errors import CheckpointError, SceneError
-from geoseg.predict import Placement, Runner, Scores
+from geoseg.predict import Ensemble, Placement, Predictor, Runner
 from geoseg.scene import Scene, SceneSource
+from geoseg.scene.stack import Stack, StackSource
+from geoseg.scores import LABELS_ONLY, Decision, Keep, Scores
 from geoseg.targets import LabelledArea, labelled_area
 from geoseg.windows import Plan, TaperedPlan, Window
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep:
-    """What is kept beside the labels."""
-
-    confidence: bool = False
-    """The chosen class's probability."""
-    probabilities: bool = False
-    """Every class's probability."""
-
-
-LABELS_ONLY = Keep()
-
-
 def cells(
     reader: Reader,
-    runner: Runner,
+    runner: Predictor,
     plan: Plan,
     windows: Sequence[Window],
     *,
@@ -68,9 +56,8 @@ def cells(
 
 
 def _same_shape(
-    reader: Reader, runner: Runner, plan: Plan, batch: list[Window], keep: Keep, area: LabelledArea | None
+    reader: Reader, runner: Predictor, plan: Plan, batch: list[Window], keep: Keep, area: LabelledArea | None
 ) -> Iterator[Scores]:
-    flags = {"confidence": keep.confidence, "probabilities": keep.probabilities}
     tiles, valid, busy = [], [], []
     for index, cell in enumerate(batch):
         wanted = _wanted(cell, area)
@@ -82,19 +69,18 @@ def _same_shape(
             tiles.append(tile)
             valid.append(wanted)
             busy.append(index)
-    done = dict(zip(busy, runner(tiles, valid, halo=plan.halo, **flags), strict=True))
+    done = dict(zip(busy, runner(tiles, valid, halo=plan.halo, keep=keep), strict=True))
     for index, cell in enumerate(batch):
-        yield done.get(index) or Scores.nodata(cell.shape, classes=runner.classes, **flags)
+        yield done.get(index) or runner.nothing(cell.shape, keep)
 
 
 @torch.inference_mode()
 def _blended(
-    reader: Reader, runner: Runner, plan: TaperedPlan, cell: Window, keep: Keep, area: LabelledArea | None
+    reader: Reader, runner: Predictor, plan: TaperedPlan, cell: Window, keep: Keep, area: LabelledArea | None
 ) -> Scores:
-    flags = {"confidence": keep.confidence, "probabilities": keep.probabilities}
     wanted = _wanted(cell, area)
     weights = taper(plan.tile_size, plan.overlap).to(runner.device)
-    sums = torch.zeros((runner.classes, *cell.shape), device=runner.device)
+    sums = torch.zeros((runner.channels(keep), *cell.shape), device=runner.device)
     windows = plan.tiles(cell)
     for start in range(0, len(windows), runner.step):
         tiles = {}
@@ -107,11 +93,9 @@ def _blended(
             wanted[both.slices(cell)] &= tile.valid[both.slices(window)]
             if wanted[both.slices(cell)].any():
                 tiles[window] = tile
-        for window, logits in zip(tiles, runner.logits(list(tiles.values())), strict=True):
+        for window, logits in zip(tiles, runner.logits(list(tiles.values()), halo=None, keep=keep), strict=True):
             add(sums, cell, logits, window, weights)
-    if not wanted.any():
-        return Scores.nodata(cell.shape, classes=runner.classes, **flags)
-    return runner.keep(sums, wanted, **flags)
+    return runner.scores(sums, wanted, keep) if wanted.any() else runner.nothing(cell.shape, keep)
 
 
 def _wanted(cell: Window, area: LabelledArea | None) -> np.ndarray:
@@ -122,37 +106,35 @@ def _wanted(cell: Window, area: LabelledArea | None) -> np.ndarray:
 class CellTask:
     """`cells` for workers: carries paths and numbers, opens scene and model on first use, returns arrays."""
 
-    scene: SceneSource
+    scene: SceneSource | StackSource
     version: str
     """Of the scene's files: a handle is never kept from one version to the next."""
-    checkpoint: str
-    """Path of the checkpoint."""
-    sha256: str
-    """Of the checkpoint's tensors: a file replaced during the run is noticed."""
+    checkpoints: tuple[tuple[str, str], ...]
+    """Path and sha256 of each network's checkpoint: a file replaced during the run is noticed."""
     plan: Plan
     placement: Placement
     keep: Keep = LABELS_ONLY
     area: str | None = None
     """Path of the polygons outside of which everything is nodata."""
 
-    def __call__(self, indices: tuple[int, ...]) -> list[dict[str, np.ndarray]]:
-        """The arrays of `Scores` of these cells of the plan, by name."""
+    def __call__(self, indices: tuple[int, ...]) -> list[Scores]:
+        """The scores of these cells of the plan."""
         reader, area = _open(self.scene, self.version, self.area, self.placement.device)
         if reader.grid.shape != self.plan.shape:
             raise SceneError(f"{self.scene.path} has changed since the run began. Expected the same file. Start again.")
-        runner = load_runner(self.checkpoint, self.sha256, self.placement)
+        runner = load_predictor(self.checkpoints, self.placement)
         windows = [self.plan.cell(index) for index in indices]
-        return [s.arrays() for s in cells(reader, runner, self.plan, windows, keep=self.keep, area=area)]
+        return list(cells(reader, runner, self.plan, windows, keep=self.keep, area=area))
 
 
 class SharedReader:
-    """One handle for all threads of a process, one read at a time.
+    """One handle of a scene, or one of each file of a stack, for all threads of a process; one read at a time.
 
     GDAL keeps decoded blocks per handle: threads with handles of their own would each decode the blocks that the
     halos of neighbouring cells share, and decode little faster for it beside a forward pass on the CPU.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene | Stack) -> None:
         """Take over `scene`."""
         self._scene, self._turn = scene, threading.Lock()
         self.grid = scene.grid
@@ -167,7 +149,9 @@ _local = threading.local()
 _loading = threading.Lock()
 
 
-def _open(scene: SceneSource, version: str, area: str | None, device: str) -> tuple[Reader, LabelledArea | None]:
+def _open(
+    scene: SceneSource | StackSource, version: str, area: str | None, device: str
+) -> tuple[Reader, LabelledArea | None]:
     """The scene and the area, kept from task to task.
 
     On the CPU all threads share them; an accelerator waits for its readers, so there each thread has its own handle.
@@ -186,7 +170,9 @@ def _open(scene: SceneSource, version: str, area: str | None, device: str) -> tu
 
 
 @lru_cache(maxsize=1)
-def _open_shared(scene: SceneSource, version: str, area: str | None) -> tuple[Reader, LabelledArea | None]:
+def _open_shared(
+    scene: SceneSource | StackSource, version: str, area: str | None
+) -> tuple[Reader, LabelledArea | None]:
     reader = SharedReader(scene.open())
     return reader, labelled_area(area, reader.grid) if area else None
 
@@ -197,18 +183,27 @@ def close_readers() -> None:
         _open_shared.cache_clear()
 
 
-def load_runner(checkpoint: str | Path, sha256: str, placement: Placement) -> Runner:
-    """The checkpoint's network on its device; loaded once per process.
+def load_predictor(checkpoints: tuple[tuple[str, str], ...], placement: Placement) -> Predictor:
+    """The network of a checkpoint, or the ensemble of several, on its device; loaded once per process.
+
+    Args:
+        checkpoints: Path and sha256 of each.
+        placement: Where and how it runs.
 
     Raises:
-        CheckpointError: If the file's tensors are not those of `sha256`.
+        CheckpointError: If a file's tensors are not those of its sha256.
         DeviceError: If this machine lacks the device.
     """
     with _loading:
-        return _load_runner(str(checkpoint), sha256, placement)
+        return _load_predictor(checkpoints, placement)
 
 
 @lru_cache(maxsize=1)
+def _load_predictor(checkpoints: tuple[tuple[str, str], ...], placement: Placement) -> Predictor:
+    runners = [_load_runner(path, sha256, placement) for path, sha256 in checkpoints]
+    return runners[0] if len(runners) == 1 else Ensemble(runners)
+
+
 def _load_runner(path: str, sha256: str, placement: Placement) -> Runner:
     checkpoint = load_checkpoint(path)
     header = checkpoint.header
@@ -218,7 +213,6 @@ def _load_runner(path: str, sha256: str, placement: Placement) -> Runner:
         checkpoint.build(),
         mean=header.mean,
         std=header.std,
-        classes=len(header.classes),
-        temperature=header.temperature,
+        decision=Decision(heads=header.heads, temperature=header.temperature, thresholds=header.thresholds),
         placement=placement,
     )

@@ -1,5 +1,7 @@
 """The exception tree. Every message reads: subject=value, what is wrong, where, what was expected, the next step."""
 
+from collections.abc import Iterable
+
 
 class GeosegError(Exception):
     """Anything geoseg refuses or cannot do; the command line prints it as one line and exits with `exit_code`."""
@@ -59,3 +61,11 @@ class WorkerError(GeosegError, RuntimeError):
 
 class TrainingError(GeosegError, RuntimeError):
     """Training cannot start or cannot go on (non-finite loss, no positive pixels)."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The question "Did you mean 'building'?" with a space before it; nothing if no known name is near."""
+    from difflib import get_close_matches  # only on the way to an error
+
+    near = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,7 @@
-"""evaluate(): a class raster against a reference, pixel by pixel, in windows: memory depends on neither's size."""
+"""evaluate_prediction(): a class raster against a reference, in windows: memory depends on neither's size."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from pyproj import CRS
 
 from geoseg import targets
-from geoseg.errors import LabelsError, UsageError
+from geoseg.errors import LabelsError, UsageError, nearest
 from geoseg.grid import Grid
 from geoseg.metrics import IGNORE, ConfusionMatrix, Scores
 from geoseg.scene import Scene
@@ -52,6 +52,18 @@ class Evaluation:
         origin = f" from column {where.col}, row {where.row}" if where.col or where.row else ""
         merged = f"\ncounted as {self.scores.classes[0].name}: {', '.join(self.merged)}" if self.merged else ""
         return f"{title}{origin}\n\n{self.scores.table()}{merged}"
+
+    def shortfall(self, bound: float, name: str | None = None) -> str | None:
+        """What to say if the mean IoU, or that of a class, is lower than `bound` or cannot be had; else None."""
+        scored = {score.name: score for score in self.scores.classes}
+        what = "mean IoU" if name is None else f"IoU of {name}"
+        if name is not None and name not in scored:
+            return f"{what} cannot be had: it is not scored. Expected at least {bound:g}."
+        iou = self.scores.mean_iou if name is None else scored[name].iou
+        if iou is None:
+            missing = f"no pixel of it is known in {self.reference}" if name else "there is nothing to compare"
+            return f"{what} cannot be had: {missing}. Expected at least {bound:g}."
+        return f"{what} is {iou:.4f}. Expected at least {bound:g}." if iou < bound else None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; figures that are not to be had are None."""
@@ -162,7 +174,7 @@ class VectorReference:
         return _lookup(self.labels.class_names, scored)[self.labels.target(window)]
 
 
-def evaluate(
+def evaluate_prediction(
     predicted: str | Path,
     reference: str | Path,
     *,
@@ -172,6 +184,7 @@ def evaluate(
     invalid_geometry: InvalidGeometry = "error",
     labelled_area: str | Path | None = None,
     window: Window | None = None,
+    bounded: Iterable[str] = (),
 ) -> Evaluation:
     """Score a class raster against a raster or vector reference.
 
@@ -189,9 +202,10 @@ def evaluate(
         invalid_geometry: What to do with invalid polygons of a vector reference.
         labelled_area: Polygons outside of which the reference knows nothing.
         window: The part of the predicted raster to score; all by default.
+        bounded: Classes whose scores will be asked for: refused, before a pixel is read, if they are none.
 
     Raises:
-        UsageError: If the window sticks out of the raster, or `classes` names one that is not there.
+        UsageError: If the window sticks out of the raster, or `classes` or `bounded` names one that is not there.
         SceneError: If a raster cannot be read.
         LabelsError: If the reference cannot be read, lies elsewhere, or holds what is no class.
     """
@@ -211,6 +225,8 @@ def evaluate(
         else:
             truth = _raster_reference(str(reference), stack.enter_context(Scene.open(reference)), raster)
         area = targets.labelled_area(labelled_area, scene.grid) if labelled_area else None
+        for name in bounded:
+            _check_known(name, dict.fromkeys([*raster.class_names, *truth.known]), f"{predicted} or {reference}")
         scored = _scored(raster, truth, str(reference), classes)
         confusion = ConfusionMatrix(scored)
         for part in _parts(region):
@@ -237,8 +253,8 @@ def _class_names(scene: Scene, path: str, classes: Sequence[str] | None) -> tupl
 def _scored(raster: ClassRaster, truth: Reference, reference: str, classes: Sequence[str] | None) -> tuple[str, ...]:
     """The first class, and of the others those asked for or known to the reference. What is left out is said."""
     first, *others = names = raster.class_names
-    if unknown := [name for name in classes or () if name not in names]:
-        raise UsageError(f"class={unknown[0]!r} is not in {raster.path}. Expected some of {', '.join(names)}.")
+    for name in classes or ():
+        _check_known(name, names, raster.path)
     scored = (first, *(name for name in others if name in (classes or truth.known)))
     if len(scored) == 1:
         raise LabelsError(
@@ -251,6 +267,13 @@ def _scored(raster: ClassRaster, truth: Reference, reference: str, classes: Sequ
     if merged := [name for name in truth.known if name not in scored]:
         log.warning("%s: %s counts as %s: it is not scored", reference, ", ".join(merged), first)
     return scored
+
+
+def _check_known(name: str, known: Collection[str], where: str) -> None:
+    if name not in known:
+        raise UsageError(
+            f"class={name!r} is not in {where}.{nearest(name, known)} Expected some of {', '.join(known)}."
+        )
 
 
 def _raster_reference(path: str, scene: Scene, raster: ClassRaster) -> RasterReference:

@@ -68,8 +68,11 @@ class Outputs:
         self._staged[temporary] = final.with_name(final.name + side)
         return temporary
 
-    def commit(self) -> None:
+    def commit(self) -> list[Path]:
         """Rename everything written: side files first, the main output last.
+
+        Returns:
+            The files that are now there, in this order.
 
         Raises:
             OutputExistsError: If a file of that name has appeared since the start.
@@ -92,6 +95,7 @@ class Outputs:
         for temporary, _ in reversed(order):  # the main one first: whoever is killed from here on is done
             temporary.unlink(missing_ok=True)
         self._staged.clear()
+        return placed
 
     def _place(self, temporary: Path, final: Path) -> None:
         try:

@@ -7,29 +7,35 @@ nothing appears under an output's name before all outputs are complete.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from geoseg import __version__
-from geoseg.checkpoint import Header, load_checkpoint, resolve_model
-from geoseg.engine import CellTask, Keep, close_readers
+from geoseg.checkpoint import Checkpoint, Header, load_checkpoint, resolve_model
+from geoseg.engine import CellTask, close_readers
 from geoseg.errors import CheckpointError, SceneError, UsageError
 from geoseg.outputs import Outputs
 from geoseg.parallel import Backend, Threads, ordered_map
-from geoseg.predict import PROBABILITY_SCALE, Placement
-from geoseg.preflight import open_scene, plan_for, warn_of_differences
-from geoseg.qgis import class_raster_style, polygon_style
+from geoseg.predict import Placement
+from geoseg.preflight import agreed, open_scene, open_stack, plan_for, warn_of_differences
+from geoseg.products import Products
+from geoseg.qgis import class_raster_style
 from geoseg.raster import RasterProfile, check_free_space, check_storable, write_cog
+from geoseg.scene import Scene
+from geoseg.scene.stack import Stack
+from geoseg.scores import PROBABILITY_SCALE, Keep, Layer, layers_of
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
-from geoseg.vectors import check_names, layer_name, polygonize, write_layers
-from geoseg.windows import Plan, Window
+from geoseg.vectors import check_names, layer_name, polygonize, write_polygons
+from geoseg.windows import Plan, TaperedPlan, Window
+
+__all__ = ["DEFAULTS", "Prediction", "Products", "Settings", "default_backend", "predict_scene"]
 
 _MAX_THREADS = 8
 """Threads of the default backend: each holds the activations of a cell."""
@@ -39,57 +45,47 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Products:
-    """The files a prediction writes."""
-
-    labels: Path
-    """Class raster: uint8, 255 = nodata."""
-    vectors: Path | None = None
-    """GeoPackage with a polygon layer per class."""
-    confidence: Path | None = None
-    """Probability of the chosen class: uint8, 0..254 = p * 254, 255 = nodata."""
-    probabilities: Path | None = None
-    """The same for every class, one band each."""
-
-    def __post_init__(self) -> None:
-        for name in ("labels", "vectors", "confidence", "probabilities"):
-            if isinstance(value := getattr(self, name), str):
-                object.__setattr__(self, name, Path(value))
-
-    @classmethod
-    def beside_caller(cls, scene: str, model: str, labels: Path | None = None, **others: Path | None) -> "Products":
-        """With `<scene>_<model>.tif` in the working directory where no class raster is named."""
-        return cls(labels=labels or Path(f"{Path(scene).stem}_{Path(model).stem}.tif"), **others)
-
-    def paths(self) -> dict[str, Path]:
-        """By name, the class raster first, without those that were not asked for."""
-        named = {name: getattr(self, name) for name in ("labels", "vectors", "confidence", "probabilities")}
-        return {name: path for name, path in named.items() if path is not None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What decides pixels beside scene and checkpoint. None, or "auto" for device and precision: geoseg knows."""
+    """What decides pixels beside scene and checkpoint. None or "auto": geoseg knows."""
 
-    bands: tuple[str | int, ...] | None = None
+    bands: Sequence[str | int] | None = None
     """Band numbers (from 1) or names, in the checkpoint's order; by default matched by name."""
     nodata: float | None = None
     """Overrides the value the scene declares as nodata."""
-    aoi: Path | None = None
+    aoi: str | Path | None = None
     """Polygons outside of which nothing is predicted."""
-    tile_size: int | None = None
+    tile_size: int | Literal["auto"] | None = None
     """Side of what the network sees, in pixels."""
-    overlap: int | None = None
+    overlap: int | Literal["auto"] | None = None
     """Pixels shared by neighbouring tiles: twice the halo."""
-    batch_size: int | None = None
+    blend: str = "auto"
+    """crop: each cell is cut out of one tile; taper: tiles are faded into each other; auto."""
+    batch_size: int | Literal["auto"] | None = None
     """Tiles in one forward pass."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     precision: str = "auto"
     """auto, float32, bfloat16 or float16."""
 
+    def __post_init__(self) -> None:
+        if self.bands is not None:
+            listed = isinstance(self.bands, Sequence) and not isinstance(self.bands, str)
+            if not listed or not all(isinstance(band, str | int) for band in self.bands):
+                raise UsageError(
+                    f"bands={self.bands!r} is no list of bands. Expected such as (1, 2, 3) or ('red', 'nir')."
+                )
+            object.__setattr__(self, "bands", tuple(self.bands))
+        for name in ("tile_size", "overlap", "batch_size"):
+            value = getattr(self, name)
+            if value not in (None, "auto") and not isinstance(value, int):
+                raise UsageError(f"{name}={value!r} is of the wrong kind. Expected a whole number, 'auto' or None.")
+
 
 DEFAULTS = Settings()
+
+
+def _size(value: int | Literal["auto"] | None) -> int | None:
+    return None if value == "auto" else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +93,10 @@ class Prediction:
     """What was written, and how."""
 
     paths: dict[str, Path]
-    """By product: labels, vectors, confidence, probabilities."""
+    """By product: labels (values, of a regression), vectors, confidence, probabilities, attention; `labels_<head>` and
+    so on where the network has several heads."""
+    side_files: tuple[Path, ...]
+    """What lies beside them and belongs to them: the QGIS style, the class names as GDAL reads them."""
     shape: tuple[int, int]
     """(height, width) of the rasters."""
     cells: int
@@ -105,7 +104,7 @@ class Prediction:
     resumed: int
     """Cells found in the spool of an interrupted run."""
     classes: tuple[str, ...]
-    """Class names, by index."""
+    """Class names of the first head that has any, by index."""
     placement: Placement
     """Device, precision and batch size."""
     tile_size: int
@@ -117,12 +116,13 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {**asdict(self), "paths": {name: str(path) for name, path in self.paths.items()}}
+        paths = {name: str(path) for name, path in self.paths.items()}
+        return {**asdict(self), "paths": paths, "side_files": list(map(str, self.side_files))}
 
 
 def predict_scene(
-    scene: str | Path,
-    model: str | Path = "unet",
+    scene: str | Path | Sequence[str | Path],
+    model: str | Path | Sequence[str | Path] = "unet",
     *,
     products: Products | None = None,
     settings: Settings = DEFAULTS,
@@ -137,9 +137,10 @@ def predict_scene(
     scene, the checkpoint, the settings and the kind of device, and on nothing else.
 
     Args:
-        scene: Path or URL of a raster.
-        model: A built-in model's name or the path of a checkpoint.
-        products: What to write; by default `<scene>_<model>.tif` in the working directory.
+        scene: Path or URL of a raster; several are one stack, such as the dates of a series: their bands are taken
+            file after file, and a pixel that is missing in one of them is nodata.
+        model: A built-in model's name or the path of a checkpoint; of several, the mean of their probabilities.
+        products: What to write; by default `<scene>_<model>.tif`, of the first scene, in the working directory.
         settings: What decides pixels.
         backend: Who computes: threads of this process by default, or a Dask cluster.
         resume: Go on with the interrupted run beside the output, if there is one.
@@ -151,12 +152,14 @@ def predict_scene(
 
     Raises:
         UsageError: If options do not fit together, or an output exists.
-        SceneError: If the scene cannot be opened or read.
+        SceneError: If the scene cannot be opened or read, or those of a stack differ in size, CRS, transform or type.
         BandError: If the scene lacks the model's bands.
         CheckpointError: If the model cannot be used.
         OutputError: If an output cannot be written.
     """
-    run = _prepare(str(scene), str(model), products, settings, overwrite)
+    models = [model] if isinstance(model, str | Path) else list(model)
+    scenes = list(scene) if isinstance(scene, Sequence) and not isinstance(scene, str) else [scene]
+    run = _prepare([str(path) for path in scenes], [str(name) for name in models], products, settings, overwrite)
     spool = Spool.open(run.spool_folder, run.fingerprint, resume=resume, overwrite=overwrite)
     with run.outputs, spool:
         resumed = len(spool.done)
@@ -164,14 +167,14 @@ def predict_scene(
             _predict_cells(run.task, spool, backend or default_backend(run.task.placement), progress)
         except (SceneError, CheckpointError):
             # A damaged input stays damaged: nothing is left to go on with. A network may come back.
-            if Path(run.task.scene.path).exists():
+            if all(Path(path).exists() for path in run.task.scene.paths):
                 spool.remove()
             raise
         _write_rasters(run, spool)
         features = _write_vectors(run)
-        run.outputs.commit()
+        placed = run.outputs.commit()
         spool.remove()
-    return run.prediction(resumed, features)
+    return run.prediction(resumed, features, placed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,89 +187,152 @@ class _Run:
     """The scene's fingerprint."""
     task: CellTask
     header: Header
+    """Of the model, or what the members of an ensemble agree on."""
+    layers: dict[str, Layer]
+    """What the cells hold, and the rasters show, by name."""
     profile: RasterProfile
     """Of the class raster; the others differ from it in what they hold."""
 
     @property
     def spool_folder(self) -> Path:
         """Beside the class raster."""
-        labels = self.products.labels
+        labels = self.products.paths()["labels"]
         return labels.with_name(labels.name + ".partial")
 
     @property
+    def files(self) -> dict[str, Path]:
+        """Every file that was asked for, by name; the class raster, or the first of several, comes first."""
+        return self.products.files(self.layers)
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the cells depend on; an interrupted run goes on only where all of it is the same."""
-        task = self.task
+        """What the cells depend on, in the user's words; a run goes on only where all of it is the same."""
+        task, plan, scene = self.task, self.task.plan, dict(self.scene)
         return {
-            "scene": self.scene,
-            "checkpoint": task.sha256,
-            "plan": asdict(task.plan),
-            "placement": asdict(task.placement),
-            "products": asdict(task.keep),
-            "aoi": task.area and hashlib.sha256(Path(task.area).read_bytes()).hexdigest(),
+            "--model": self.header.sha256,
+            "--bands": scene.pop("bands"),
+            "--nodata": scene.pop("nodata"),
+            "--aoi": task.area and hashlib.sha256(Path(task.area).read_bytes()).hexdigest(),
+            "--tile-size": plan.tile_size,
+            "--overlap": plan.overlap,
+            "--blend": "taper" if isinstance(plan, TaperedPlan) else "crop",
+            **{f"--{name.replace('_', '-')}": value for name, value in asdict(task.placement).items()},
+            **{f"--{name}": value for name, value in asdict(task.keep).items()},
+            "the scene": scene,
             "geoseg": __version__,
         }
 
-    def prediction(self, resumed: int, features: dict[str, int]) -> Prediction:
+    def prediction(self, resumed: int, features: dict[str, int], placed: Sequence[Path]) -> Prediction:
         """What is said of the finished run."""
-        plan = self.task.plan
+        plan, paths = self.task.plan, self.files
         return Prediction(
-            paths=self.products.paths(),
+            paths=paths,
+            side_files=tuple(path for path in placed if path not in paths.values()),
             shape=plan.shape,
             cells=len(plan),
             resumed=resumed,
             classes=tuple(item.name for item in self.header.classes),
             placement=self.task.placement,
-            tile_size=plan.cell_side + 2 * plan.halo,
-            overlap=2 * plan.halo,
+            tile_size=plan.tile_size,
+            overlap=plan.overlap,
             features=features,
         )
 
 
-def _prepare(scene: str, model: str, products: Products | None, settings: Settings, overwrite: bool) -> _Run:
+def _prepare(
+    scenes: list[str], models: list[str], products: Products | None, settings: Settings, overwrite: bool
+) -> _Run:
     """Everything that can be refused before the first pixel."""
-    checkpoint = resolve_model(model).absolute()
-    header = load_checkpoint(checkpoint).header
-    products = products or Products.beside_caller(scene, model)
-    with open_scene(scene, header, settings.bands, settings.nodata) as source:
-        inputs: list[str | Path] = [checkpoint, source.source.path, *([settings.aoi] if settings.aoi else [])]
-        # QGIS lists all 256 entries of a colour table; the style beside the raster names the classes alone.
-        labels = products.labels
-        files = {**products.paths(), "style": labels.with_suffix(".qml")}
-        # The spool's lock keeps a second run of that name out.
-        outputs = Outputs(files, inputs=inputs, overwrite=overwrite, run=str(labels.absolute()))
-        _check_endings(products, source.path)
+    if not isinstance(settings, Settings) or not isinstance(products, Products | None):
+        raise UsageError("products or settings are of the wrong kind. Expected Products(labels=PATH) and Settings().")
+    if len(set(models)) < max(len(models), 1):
+        raise UsageError(f"models={models!r}: none, or one twice. Expected at least one, each named once.")
+    if not scenes:
+        raise UsageError("no scene is given. Expected at least one.")
+    products = products or Products.beside_caller(scenes[0], models)
+    checkpoints = {name: load_checkpoint(resolve_model(name).absolute()) for name in models}
+    header = agreed({name: checkpoint.header for name, checkpoint in checkpoints.items()})
+    layers = layers_of(header.heads, products.keep, attention_maps=_attention_maps(checkpoints, products.keep))
+    with _open(scenes, header, settings) as source:
+        paths = [resolve_model(name).absolute() for name in models]
+        outputs = _outputs(products, layers, [*paths, *source.source.paths, settings.aoi], overwrite)
+        _check_endings(products, scenes)
         if products.vectors:
-            check_names(layer_name(item.name) for item in header.classes[1:])
-        warn_of_differences(scene, source, header)
+            _check_layers(header)
+        warn_of_differences(source.path, source, header)
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
         fingerprint = source.source.fingerprint()
         task = CellTask(
             scene=source.source,
             version=json.dumps(fingerprint, sort_keys=True),
-            checkpoint=str(checkpoint),
-            sha256=header.sha256,
-            plan=plan_for(source.grid.shape, header, settings.tile_size, settings.overlap),
-            placement=Placement.resolve(settings.device, settings.precision, settings.batch_size),
-            keep=Keep(confidence=products.confidence is not None, probabilities=products.probabilities is not None),
+            checkpoints=tuple(zip(map(str, paths), [item.header.sha256 for item in checkpoints.values()], strict=True)),
+            plan=plan_for(
+                source.grid.shape, header, _size(settings.tile_size), _size(settings.overlap), settings.blend
+            ),
+            placement=Placement.resolve(settings.device, settings.precision, _size(settings.batch_size)),
+            keep=products.keep,
             area=str(Path(settings.aoi).absolute()) if settings.aoi else None,
         )
-        bands = task.keep.confidence + len(header.classes) * task.keep.probabilities
-        check_free_space(products.labels.parent, source.grid.window.area, probability_bands=bands)
-        profile = RasterProfile(
-            grid=source.grid,
-            gcps=source.gcps,
-            rpcs=source.rpcs,
-            classes=header.classes,
-            tags=_tags(task, header),
-        )
+        check_free_space(products.disk_needs(layers), source.grid.window.area)
+        profile = RasterProfile(grid=source.grid, gcps=source.gcps, rpcs=source.rpcs, tags=_tags(task, header))
         check_storable(profile)
-    return _Run(products=products, outputs=outputs, scene=fingerprint, task=task, header=header, profile=profile)
+    return _Run(
+        products=products,
+        outputs=outputs,
+        scene=fingerprint,
+        task=task,
+        header=header,
+        layers=layers,
+        profile=profile,
+    )
 
 
-def _check_endings(products: Products, scene: str) -> None:
-    """Endings that say what is written, and no style that QGIS would apply to the scene itself."""
+def _open(scenes: Sequence[str], header: Header, settings: Settings) -> Scene | Stack:
+    if len(scenes) == 1:
+        return open_scene(scenes[0], header, settings.bands, settings.nodata)
+    return open_stack(scenes, header, settings.bands, settings.nodata)
+
+
+def _attention_maps(checkpoints: Mapping[str, Checkpoint], keep: Keep) -> int:
+    if not keep.attention:
+        return 0
+    name, checkpoint = next(iter(checkpoints.items()))
+    maps = getattr(checkpoint.build(), "attention_maps", 0)
+    if len(checkpoints) > 1 or not maps:
+        said = "several models" if len(checkpoints) > 1 else f"{name} ({checkpoint.header.arch})"
+        raise UsageError(f"--attention: {said} cannot show attention. Expected one model with attention gates.")
+    return int(maps)
+
+
+def _outputs(
+    products: Products, layers: Mapping[str, Layer], inputs: Sequence[str | Path | None], overwrite: bool
+) -> Outputs:
+    """The names of all files, checked: the rasters, the style beside each class raster, and the polygons."""
+    rasters = products.rasters(layers)
+    # QGIS lists all 256 entries of a colour table; the style beside the raster names the classes alone.
+    styles = {f"style of {n}": path.with_suffix(".qml") for n, path in rasters.items() if _is_class_raster(layers[n])}
+    # The spool's lock keeps a second run of that name out.
+    run = str(products.paths()["labels"].absolute())
+    read = [path for path in inputs if path]
+    return Outputs({**products.files(layers), **styles}, inputs=read, overwrite=overwrite, run=run)
+
+
+def _is_class_raster(layer: Layer) -> bool:
+    return layer.kind == "labels" and layer.bands is None
+
+
+def _check_layers(header: Header) -> None:
+    names = [item.name for head in header.heads.values() if head.exclusive for item in head.classes[1:]]
+    if not names:
+        raise UsageError(
+            "--vectors: no head of the model gives each pixel one class. Expected classes to outline. Leave it out."
+        )
+    check_names(layer_name(name) for name in names)
+
+
+def _check_endings(products: Products, scenes: Sequence[str]) -> None:
+    """Endings that say what is written, and no style that QGIS would apply to a scene itself."""
     for name, path in products.paths().items():
         endings = (".gpkg",) if name == "vectors" else (".tif", ".tiff")
         if path.suffix.lower() not in endings:
@@ -274,12 +340,13 @@ def _check_endings(products: Products, scene: str) -> None:
                 f"{path} is to hold a {'GeoPackage' if name == 'vectors' else 'GeoTIFF'}. Expected a name that ends in "
                 f"{' or '.join(endings)}. Try {path.with_suffix(endings[0])}."
             )
-    style = products.labels.with_suffix(".qml")
-    if style.absolute() == Path(scene).with_suffix(".qml").absolute():
-        raise UsageError(
-            f"{products.labels} differs from the scene {scene} in its ending alone: QGIS would style the scene as "
-            "classes. Expected another name or folder."
-        )
+    labels = products.paths()["labels"]
+    for scene in scenes:
+        if labels.with_suffix(".qml").absolute() == Path(scene).with_suffix(".qml").absolute():
+            raise UsageError(
+                f"{labels} differs from the scene {scene} in its ending alone: QGIS would style the scene as "
+                "classes. Expected another name or folder."
+            )
 
 
 def _tags(task: CellTask, header: Header) -> dict[str, str]:
@@ -290,8 +357,9 @@ def _tags(task: CellTask, header: Header) -> dict[str, str]:
         "ARCH": header.arch,
         "BANDS": ",".join(map(str, task.scene.bands)),
         "NODATA_OVERRIDE": task.scene.nodata,
-        "CELL_SIDE": task.plan.cell_side,
-        "HALO": task.plan.halo,
+        "TILE_SIZE": task.plan.tile_size,
+        "OVERLAP": task.plan.overlap,
+        "BLEND": "taper" if isinstance(task.plan, TaperedPlan) else "crop",
         "DEVICE": task.placement.device.partition(":")[0],
         "PRECISION": task.placement.precision,
         "BATCH_SIZE": None if task.placement.device == "cpu" else task.placement.batch_size,
@@ -324,6 +392,9 @@ def _predict_cells(task: CellTask, spool: Spool, backend: Backend, progress: Pro
 
 def _batches(plan: Plan, todo: Sequence[int], placement: Placement) -> Iterator[tuple[int, ...]]:
     """Neighbouring cells whose tiles have one shape, as many as one forward pass takes."""
+    if isinstance(plan, TaperedPlan):  # a cell of it is several tiles
+        yield from ((index,) for index in todo)
+        return
     size = placement.batch_size
     for _, group in groupby(todo, key=lambda index: plan.tile(plan.cell(index)).shape):
         cells = list(group)
@@ -331,37 +402,51 @@ def _batches(plan: Plan, todo: Sequence[int], placement: Placement) -> Iterator[
 
 
 def _write_rasters(run: _Run, spool: Spool) -> None:
-    names = [item.name for item in run.header.classes]
-    bands = {"labels": ["class"], "confidence": ["probability of the class"], "probabilities": names}
-    for product in (name for name in run.products.paths() if name in bands):
-        path = run.outputs.staged(product)
-        profile = run.profile
-        if product != "labels":
-            profile = replace(profile, classes=(), bands=bands[product], scale=1 / PROBABILITY_SCALE)
-        write_cog(path, _stored(run.task.plan, spool, product), profile)
+    for name, layer in run.layers.items():
+        path = run.outputs.staged(name)
+        write_cog(path, _stored(run.task.plan, spool, name), _profile(run, layer))
         if path.with_name(path.name + ".aux.xml").exists():
-            run.outputs.staged(product, ".aux.xml")
-    style = class_raster_style({value: (item.name, item.color) for value, item in enumerate(run.header.classes)})
-    run.outputs.staged("style").write_text(style, encoding="utf-8")
+            run.outputs.staged(name, ".aux.xml")
+        if _is_class_raster(layer):
+            classes = run.header.heads[layer.head].classes
+            style = class_raster_style({value: (item.name, item.color) for value, item in enumerate(classes)})
+            run.outputs.staged(f"style of {name}").write_text(style, encoding="utf-8")
 
 
-def _stored(plan: Plan, spool: Spool, product: str) -> Iterator[tuple[Window, np.ndarray]]:
+def _profile(run: _Run, layer: Layer) -> RasterProfile:
+    """What is said of a layer's raster."""
+    profile = replace(run.profile, dtype=np.dtype(layer.dtype).name, nodata=layer.nodata, averaged=not layer.categories)
+    if layer.kind == "labels":
+        if layer.bands:
+            return replace(profile, bands=layer.bands)
+        return replace(profile, classes=run.header.heads[layer.head].classes)
+    if layer.kind == "values":
+        return replace(profile, bands=[layer.head], units=run.header.heads[layer.head].unit)
+    return replace(profile, bands=layer.bands or ["probability of the class"], scale=1 / PROBABILITY_SCALE)
+
+
+def _stored(plan: Plan, spool: Spool, layer: str) -> Iterator[tuple[Window, np.ndarray]]:
     for index, cell in enumerate(plan):
-        yield cell, spool.read(index, only=product)[product]
+        yield cell, spool.read(index, only=layer)[layer]
 
 
 def _write_vectors(run: _Run) -> dict[str, int]:
-    """Polygons of every class but the first, the background; returns their number by layer."""
+    """Polygons of every class but the backgrounds; returns their number by layer."""
     if run.products.vectors is None:
         return {}
-    classes = run.header.classes
-    frames = polygonize(
-        run.outputs.staged("labels"),
-        {value: item.name for value, item in enumerate(classes) if value},
-        confidence=run.outputs.staged("confidence") if run.products.confidence else None,
-        source=f"{run.header.arch} {run.task.sha256[:12]}",
-    )
-    layers = {layer_name(name): frame for name, frame in frames.items()}
-    styles = {layer_name(item.name): polygon_style(item.color) for item in classes}
-    write_layers(run.outputs.staged("vectors"), layers, styles=styles)
-    return {name: len(frame) for name, frame in layers.items()}
+    frames: dict[str, Any] = {}
+    colors: dict[str, str] = {}
+    for name, layer in run.layers.items():
+        if not _is_class_raster(layer):
+            continue
+        classes = run.header.heads[layer.head].classes
+        frames |= polygonize(
+            run.outputs.staged(name),
+            {value: item.name for value, item in enumerate(classes) if value},
+            confidence=run.outputs.staged(name.replace("labels", "confidence", 1))
+            if run.task.keep.confidence
+            else None,
+            source=f"{run.header.arch} {run.header.sha256[:12]}",
+        )
+        colors |= {item.name: item.color for item in classes}
+    return write_polygons(run.outputs.staged("vectors"), frames, colors)

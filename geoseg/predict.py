@@ -1,57 +1,26 @@
-"""A model on a device: precision, memory layout, one forward pass per tile, and what is kept of it."""
+"""A model on a device: precision, memory layout, one forward pass per tile."""
 
 import contextlib
 import ctypes
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from geoseg.batches import Tile, to_batch
-from geoseg.errors import CheckpointError, DeviceError, UsageError
+from geoseg.errors import DeviceError, UsageError
 from geoseg.models.fold import fold_batchnorm
+from geoseg.scores import LABELS_ONLY, Decision, Keep, Scores, layers_of, mean_logits
 
 log = logging.getLogger(__name__)
 
-NODATA = 255
-"""The value of invalid pixels in every uint8 output."""
-PROBABILITY_SCALE = 254
-"""Probabilities are stored as round(254 p), so that 127 is exactly one half and 255 is left for nodata."""
-
-_ROWS = 64
-"""Rows of logits that are made labels of at a time."""
-
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scores:
-    """What is kept of one cell: (h, w) labels and what else was asked for, all uint8, 255 = nodata."""
-
-    labels: np.ndarray
-    """(h, w) class indices."""
-    confidence: np.ndarray | None = None
-    """(h, w) probability of the chosen class, 0..254."""
-    probabilities: np.ndarray | None = None
-    """(K, h, w) probability per class, 0..254."""
-
-    @classmethod
-    def nodata(cls, shape: tuple[int, int], *, classes: int, confidence: bool, probabilities: bool) -> "Scores":
-        """Scores of a cell without a valid pixel."""
-        return cls(
-            labels=np.full(shape, NODATA, np.uint8),
-            confidence=np.full(shape, NODATA, np.uint8) if confidence else None,
-            probabilities=np.full((classes, *shape), NODATA, np.uint8) if probabilities else None,
-        )
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """By name, without those that were not asked for."""
-        named = {"labels": self.labels, "confidence": self.confidence, "probabilities": self.probabilities}
-        return {name: array for name, array in named.items() if array is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,8 +124,71 @@ def tune_worker() -> None:
     torch.set_num_threads(1)
 
 
-class Runner:
-    """A network ready to predict: tiles in, Scores out. Safe to call from several threads."""
+class Predictor(ABC):
+    """Tiles in, scores out. Safe to call from several threads."""
+
+    decision: Decision
+    """How logits become what is kept."""
+    step: int
+    """Tiles in one forward pass."""
+    device: torch.device
+    """Where the logits lie."""
+    attention_maps: int = 0
+    """Of the network."""
+
+    @abstractmethod
+    def logits(self, tiles: Sequence[Tile], *, halo: int | None, keep: Keep = LABELS_ONLY) -> list[Tensor]:
+        """Logits (K, H - 2 halo, W - 2 halo) of at most `step` tiles, on the device; attention maps behind them.
+
+        Args:
+            tiles: All of one shape, sides multiples of the model's stride.
+            halo: What to crop from each side; None leaves the tiles whole, and never cuts them for want of memory.
+            keep: Whether attention maps are wanted.
+
+        Raises:
+            DeviceError: If not even a tile of one stride fits into memory.
+            UsageError: If the halo is less than what the network itself cuts off.
+        """
+
+    def __call__(
+        self, tiles: Sequence[Tile], valid: Sequence[np.ndarray], *, halo: int, keep: Keep = LABELS_ONLY
+    ) -> list[Scores]:
+        """Scores of the cells inside `tiles`, in order.
+
+        Args:
+            tiles: All of one shape, sides multiples of the model's stride.
+            valid: (h, w) bool for each cell, which begins `halo` pixels inside its tile; False becomes nodata.
+            halo: Context to crop from each side.
+            keep: What to keep beside the labels.
+
+        Raises:
+            CheckpointError: If the network returns non-finite logits.
+            DeviceError: If not even a tile of one stride fits into memory.
+        """
+        scores: list[Scores] = []
+        for start in range(0, len(tiles), self.step):
+            part = slice(start, start + self.step)
+            for z, ok in zip(self.logits(tiles[part], halo=halo, keep=keep), valid[part], strict=True):
+                scores.append(self.scores(z, ok, keep))
+        return scores
+
+    def nothing(self, shape: tuple[int, int], keep: Keep = LABELS_ONLY) -> Scores:
+        """Scores of a cell without a valid pixel."""
+        layers = layers_of(self.decision.heads, keep, attention_maps=self.attention_maps)
+        return {name: layer.empty(shape) for name, layer in layers.items()}
+
+    def scores(self, z: Tensor, valid: np.ndarray, keep: Keep = LABELS_ONLY) -> Scores:
+        """Scores of a cell from what `logits` gave of it; see `Decision.scores`."""
+        with torch.inference_mode():
+            return self.decision.scores(z, valid, keep, attention_maps=self.attention_maps)
+
+    def channels(self, keep: Keep = LABELS_ONLY) -> int:
+        """Of what `logits` returns: the logits of all heads together, and the attention maps if they are kept."""
+        return self.decision.channels + self.attention_maps * keep.attention
+
+
+class Runner(Predictor):
+    """A network on its device."""
 
     def __init__(
         self,
@@ -164,26 +196,26 @@ class Runner:
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        classes: int,
-        temperature: float = 1.0,
+        decision: Decision,
         placement: "Placement | None" = None,
     ) -> None:
         """Prepare a folded copy of `model` in the placement's precision.
 
         Args:
             model: (N, C, H, W) float -> (N, K, H, W) logits, or smaller by `model.margin` on each side;
-                `model.stride` is its deepest level's factor, `model.bounded` whether its context is.
+                `model.stride` is its deepest level's factor, `model.bounded` whether its context is. For attention it
+                has `attention_maps`, their number, and `forward_with_attention`.
             mean: Training mean per channel.
             std: Training standard deviation per channel.
-            classes: K, at most 255.
-            temperature: Divides the logits before the softmax; labels do not depend on it.
+            decision: How its logits become what is kept.
             placement: Where and how it runs; by default whatever this machine does best.
         """
         self.placement = placement or Placement.resolve()
         self.device, self.dtype = torch.device(self.placement.device), PRECISIONS[self.placement.precision]
-        self.mean, self.std, self.classes, self.temperature = tuple(mean), tuple(std), classes, temperature
+        self.mean, self.std, self.decision = tuple(mean), tuple(std), decision
         self.stride = int(getattr(model, "stride"))  # noqa: B009  an attribute every model has
         self.bounded, self.margin = bool(getattr(model, "bounded", True)), int(getattr(model, "margin", 0))
+        self.attention_maps = int(getattr(model, "attention_maps", 0))
         model = fold_batchnorm(model.eval()).to(self.device, self.dtype)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model.requires_grad_(False)
@@ -193,91 +225,48 @@ class Runner:
         self._turn: contextlib.AbstractContextManager = contextlib.nullcontext() if cpu else threading.Lock()
         # On the CPU a batch is no faster than its tiles one by one, and so the bytes do not depend on it.
         self.step = 1 if cpu else self.placement.batch_size
-        """Tiles in one forward pass."""
 
-    def __call__(
-        self,
-        tiles: Sequence[Tile],
-        valid: Sequence[np.ndarray],
-        *,
-        halo: int,
-        confidence: bool = False,
-        probabilities: bool = False,
-    ) -> list[Scores]:
-        """Scores of the cells inside `tiles`, in order.
-
-        Args:
-            tiles: All of one shape, sides multiples of the model's stride.
-            valid: (h, w) bool for each cell, which begins `halo` pixels inside its tile; False becomes nodata.
-            halo: Context to crop from each side.
-            confidence: Keep the chosen class's probability.
-            probabilities: Keep every class's probability.
-
-        Raises:
-            CheckpointError: If the network returns non-finite logits.
-            DeviceError: If not even a tile of one stride fits into memory.
-        """
-        scores: list[Scores] = []
-        for start in range(0, len(tiles), self.step):
-            part = slice(start, start + self.step)
-            with torch.inference_mode():
-                batch = self._batch(tiles[part])
-                with self._turn:
-                    for z, ok in zip(self._pass(batch, halo), valid[part], strict=False):  # without the batch's padding
-                        scores.append(self.keep(z, ok, confidence=confidence, probabilities=probabilities))
-        return scores
-
-    def logits(self, tiles: Sequence[Tile]) -> list[Tensor]:
-        """Logits (K, H, W) of whole tiles, on the device; at most `step` tiles, all of one shape.
-
-        Raises:
-            DeviceError: If a tile does not fit into memory. It is not cut: a network of unbounded context would answer
-                otherwise.
-        """
-        if not tiles:
-            return []
-        with torch.inference_mode():
-            batch = self._batch(tiles)
-            with self._turn:
-                return list(self._pass(batch, None)[: len(tiles)])
-
-    def _batch(self, tiles: Sequence[Tile]) -> Tensor:
-        """Filled up to the batch size: kernels are chosen by shape, and other kernels round otherwise."""
-        batch = to_batch(tiles, self.mean, self.std, self.dtype)
-        missing = self.step - len(batch)
-        if missing <= 0:
-            return batch
-        padded = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
-        return padded.contiguous(memory_format=torch.channels_last)
-
-    def _pass(self, batch: Tensor, halo: int | None) -> Tensor:
-        """Logits (N, K, H - 2 halo, W - 2 halo) of tiles that are cropped; of whole ones where `halo` is None."""
+    def logits(self, tiles: Sequence[Tile], *, halo: int | None, keep: Keep = LABELS_ONLY) -> list[Tensor]:
+        """As `Predictor.logits`."""
         if self.margin > (halo or 0):
             raise UsageError(
                 f"the network answers for pixels {self.margin} and more from the edge of what it sees. Expected tiles "
                 f"that overlap by at least {2 * self.margin}, cropped. Try --overlap auto."
             )
-        return self._forward(batch.to(self.device, non_blocking=True), halo)
+        if not tiles:
+            return []
+        with torch.inference_mode():
+            batch = to_batch(tiles, self.mean, self.std, self.dtype)
+            if missing := self.step - len(batch):
+                # Kernels are chosen by shape, and other kernels round otherwise.
+                batch = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            with self._turn:
+                return list(self._forward(batch.to(self.device, non_blocking=True), halo, keep)[: len(tiles)])
 
-    def _forward(self, batch: Tensor, halo: int | None) -> Tensor:
-        """As `_pass`. Out of memory halves the batch, then the tile, with the same halo."""
+    def _forward(self, batch: Tensor, halo: int | None, keep: Keep) -> Tensor:
+        """As `logits`. Out of memory halves the batch, then the tile, with the same halo."""
         try:
-            logits = self.model(batch)
+            if keep.attention:
+                z, maps = cast(Any, self.model).forward_with_attention(batch)
+                logits = torch.cat([z, *maps], 1)
+            else:
+                logits = self.model(batch)
             crop = (halo or 0) - self.margin
             return logits[..., crop : logits.shape[-2] - crop, crop : logits.shape[-1] - crop]
         except RuntimeError as err:
             if not _is_out_of_memory(err):
                 raise
         # Outside the except block, where the failed pass's activations are still referenced by the traceback.
-        return self._forward_halves(batch, halo)
+        return self._forward_halves(batch, halo, keep)
 
-    def _forward_halves(self, batch: Tensor, halo: int | None) -> Tensor:
+    def _forward_halves(self, batch: Tensor, halo: int | None, keep: Keep) -> Tensor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         count, _, *sides = batch.shape
         if count > 1:
             log.warning("out of memory with %d tiles in a batch: halved", count)
-            return torch.cat([self._forward(half, halo) for half in batch.split(-(-count // 2))])
+            return torch.cat([self._forward(half, halo, keep) for half in batch.split(-(-count // 2))])
         longest = max(sides)
         dim = 2 + sides.index(longest)
         # A part would not answer as the whole where the context is unbounded, or no halo is there to repeat.
@@ -292,71 +281,25 @@ class Runner:
         middle = steps // 2 * self.stride
         first = batch.narrow(dim, 0, middle + 2 * halo)
         second = batch.narrow(dim, middle, longest - middle)
-        return torch.cat([self._forward(half, halo) for half in (first, second)], dim=dim)
-
-    def keep(self, z: Tensor, valid: np.ndarray, *, confidence: bool = False, probabilities: bool = False) -> Scores:
-        """What is kept of a cell's logits, on the CPU.
-
-        Args:
-            z: (K, H, W) logits, at least as large as `valid`; what lies below and to the right of it is dropped.
-            valid: (h, w) bool; False becomes nodata.
-            confidence: Keep the chosen class's probability.
-            probabilities: Keep every class's probability.
-
-        Raises:
-            CheckpointError: If a logit is not finite.
-        """
-        wanted = {"confidence": confidence, "probabilities": probabilities}
-        height, width = valid.shape
-        scores = Scores.nodata(valid.shape, classes=self.classes, **wanted)
-        # On the CPU a few rows at a time stay in the processor's cache, and no second copy of the logits is made.
-        step = _ROWS if self.device.type == "cpu" else height
-        for row in range(0, height, step):
-            rows = slice(row, min(row + step, height))
-            for name, found in self._decide(z[:, rows, :width], **wanted).items():
-                array = getattr(scores, name)[..., rows, :]
-                np.copyto(array, found.cpu().numpy(), where=valid[rows])
-        return scores
-
-    def _decide(self, z: Tensor, *, confidence: bool, probabilities: bool) -> dict[str, Tensor]:
-        """What is kept of some rows of logits, by name."""
-        planes = z.contiguous(memory_format=torch.contiguous_format)
-        labels, best = argmax_planes(planes)
-        # NaN and infinity in any plane come up in the maximum.
-        if not torch.isfinite(best.sum(dtype=torch.float32)):
-            raise CheckpointError(
-                f"the network returned non-finite logits in {self.placement.precision}. Expected finite numbers. "
-                "Try --precision float32; if that fails too, the checkpoint is broken."
-            )
-        kept = {"labels": labels}
-        if confidence or probabilities:
-            # exp(z - best) is 1 for the chosen class: its probability is one over the sum.
-            scaled = ((planes.float() - best.float()) / self.temperature).exp_()
-            total = scaled.sum(0)
-            if confidence:
-                kept["confidence"] = _quantize(total.reciprocal())
-            if probabilities:
-                kept["probabilities"] = _quantize(scaled / total)
-        return kept
+        return torch.cat([self._forward(half, halo, keep) for half in (first, second)], dim=dim)
 
 
-def argmax_planes(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """Index and value of the largest of K planes, the first of equals; several times faster than `argmax(dim=0)`.
+class Ensemble(Predictor):
+    """Several networks with the same heads: the mean of their probabilities, and of the values of a regression."""
 
-    Args:
-        planes: (K, h, w), contiguous, 1 <= K <= 255.
+    def __init__(self, members: Sequence[Runner]) -> None:
+        """Put together at least one runner; all with the same heads, on one device."""
+        self.members = members
+        first = members[0]
+        self.step, self.device = first.step, first.device
+        heads = {
+            name: head.model_copy(update={"scale": 1.0, "offset": 0.0}) for name, head in first.decision.heads.items()
+        }
+        self.decision = Decision(heads=heads, thresholds=first.decision.thresholds)
 
-    Returns:
-        (h, w) uint8 indices and (h, w) values.
-    """
-    best = planes[0]
-    labels = torch.zeros(best.shape, dtype=torch.uint8, device=planes.device)
-    for index, plane in enumerate(planes[1:], start=1):
-        # Indices rise, so the last plane to be larger than all before it is the maximum of these.
-        labels = torch.maximum(labels, (plane > best).view(torch.uint8).mul_(index))
-        best = torch.maximum(best, plane)
-    return labels, best
-
-
-def _quantize(probability: Tensor) -> Tensor:
-    return probability.mul(PROBABILITY_SCALE).round_().to(torch.uint8)
+    def logits(self, tiles: Sequence[Tile], *, halo: int | None, keep: Keep = LABELS_ONLY) -> list[Tensor]:
+        """As `Predictor.logits`: logits whose probabilities are the mean of the members'."""
+        answers = [member.logits(tiles, halo=halo, keep=keep) for member in self.members]
+        decisions = [member.decision for member in self.members]
+        with torch.inference_mode():
+            return [mean_logits(zs, decisions) for zs in zip(*answers, strict=True)]

@@ -2,7 +2,9 @@
 
 import logging
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from geoseg.checkpoint import Header
 from geoseg.errors import BandError, UsageError
 from geoseg.scene import Band, Scene
+from geoseg.scene.stack import Stack
 from geoseg.windows import Plan, TaperedPlan
 
 log = logging.getLogger(__name__)
@@ -20,6 +23,50 @@ _WASTE = 4.0
 """Forward pixels per output pixel from which a tile size is worth a warning: as much as half-overlapping tiles cost."""
 _TAPERED_CELL = 3072
 """Least side of a cell of blended tiles, whose running sums are held in memory: larger ones compute less twice."""
+_DATE = re.compile(r"^(t\d+|\d{4}[\d-]*)[_ ]|[_ ](t\d+|\d{4}[\d-]*)$", re.IGNORECASE)
+"""What a band's name may say of its date: t1_red, red_t1, 2024-07-01_red."""
+
+
+def agreed(models: Mapping[str, Header]) -> Header:
+    """What a scene is opened and cut for: the header of the only model, or what the members of an ensemble agree on.
+
+    Raises:
+        UsageError: If they differ in bands or heads.
+    """
+    (first, header), *others = models.items()
+    for name, other in others:
+        for what, ours, theirs in (
+            ("bands", header.bands, other.bands),
+            ("heads", _outline(header), _outline(other)),
+        ):
+            if ours != theirs:
+                raise UsageError(
+                    f"{name} and {first} differ in their {what}: {theirs} and {ours}. Expected models of the same "
+                    "bands and classes. Predict with one at a time."
+                )
+    if not others:
+        return header
+    headers = list(models.values())
+    radii = [item.receptive_radius for item in headers]
+    stride = math.lcm(*(item.stride for item in headers))
+    return header.model_copy(
+        update={
+            "arch": "+".join(item.arch for item in headers),
+            "sha256": "+".join(item.sha256 for item in headers),
+            "licence": "; ".join(dict.fromkeys(item.licence for item in headers if item.licence)),
+            "origin": "; ".join(dict.fromkeys(item.origin for item in headers if item.origin)),
+            "stride": stride,
+            "cell_side": -(-header.cell_side // stride) * stride,
+            "receptive_radius": None if None in radii else max(radius for radius in radii if radius is not None),
+        }
+    )
+
+
+def _outline(header: Header) -> list[str]:
+    return [
+        f"{name}: {head.task} {', '.join(item.name for item in head.classes)}".strip()
+        for name, head in header.heads.items()
+    ]
 
 
 def open_scene(path: str | Path, header: Header, bands: Sequence[str | int] | None, nodata: float | None) -> Scene:
@@ -33,13 +80,64 @@ def open_scene(path: str | Path, header: Header, bands: Sequence[str | int] | No
         BandError: If the bands do not fit the model.
         UsageError: If no pixel of the scene's type can have the value `nodata`.
     """
+    return _open(path, header.bands, f"the model was trained on {_count(header.bands)}", bands, nodata)
+
+
+def open_stack(
+    paths: Sequence[str | Path], header: Header, bands: Sequence[str | int] | None, nodata: float | None
+) -> Stack:
+    """Scenes on one grid as one, each with its share of the bands the model wants.
+
+    The model's bands are taken to be date-major: all of the first date, then all of the second. Each file gives as many
+    as any other. `bands` is chosen from every file; without it they are matched file by file as `open_scene` does, a
+    date in the names of the model's bands left aside.
+
+    Raises:
+        SceneError: If a file cannot be opened, or two differ in size, CRS, transform or type.
+        BandError: If the number of files, or the bands of one, do not fit the model.
+        UsageError: If no file is given, or no pixel of a file's type can have the value `nodata`.
+    """
+    scenes = []
+    with ExitStack() as opened:
+        for path, wanted in zip(paths, _shares(header.bands, len(paths)), strict=True):
+            says = f"the model takes {_count(wanted)} of it, one of {len(paths)} scenes"
+            scenes.append(opened.enter_context(_open(path, wanted, says, bands, nodata)))
+        stack = Stack(scenes)
+        opened.pop_all()
+        return stack
+
+
+def _shares(bands: Sequence[str], scenes: int) -> list[tuple[str, ...]]:
+    """Names of the bands that each of several scenes gives, in order and without dates."""
+    if not scenes:
+        raise UsageError("no scene is given. Expected at least one.")
+    share, rest = divmod(len(bands), scenes)
+    names = tuple(_DATE.sub("", name) or name for name in bands)
+    period = next(n for n in range(1, len(names) + 1) if names == names[:n] * (len(names) // n))
+    if period < len(names) and (rest or share % period):
+        raise BandError(
+            f"{scenes} scenes are stacked; the model was trained on {_count(names[:period])} of each of "
+            f"{len(names) // period} dates. Expected a scene for each date."
+        )
+    if rest or not share:
+        raise BandError(
+            f"{scenes} scenes are stacked; the model was trained on {_count(bands)}. "
+            "Expected a number of scenes that shares them out evenly."
+        )
+    # Names that only count go on counting from date to date, which no file does.
+    names = tuple(f"band_{i % share + 1}" if name == f"band_{i + 1}" else name for i, name in enumerate(names))
+    return [names[start : start + share] for start in range(0, len(names), share)]
+
+
+def _open(
+    path: str | Path, wanted: Sequence[str], says: str, bands: Sequence[str | int] | None, nodata: float | None
+) -> Scene:
+    """The scene with the bands of the names `wanted`; `says` is what a message has of the model."""
     if bands is None:
         with Scene.open(path, nodata=nodata) as scene:
-            bands = _match(str(path), scene.bands, header)
-    if len(bands) != len(header.bands):
-        raise BandError(
-            f"{path}: {len(bands)} bands chosen; the model was trained on {_count(header.bands)}. Expected as many."
-        )
+            bands = _match(str(path), scene.bands, wanted, says)
+    if len(bands) != len(wanted):
+        raise BandError(f"{path}: {len(bands)} bands chosen; {says}. Expected as many.")
     scene = Scene.open(path, bands=bands, nodata=nodata)
     try:
         _check_nodata(str(path), scene.dtype, nodata)
@@ -60,25 +158,25 @@ def _check_nodata(path: str, dtype: np.dtype, nodata: float | None) -> None:
         )
 
 
-def _match(path: str, bands: Sequence[Band], header: Header) -> list[str | int]:
+def _match(path: str, bands: Sequence[Band], wanted: Sequence[str], says: str) -> list[str | int]:
     names = [band.name.lower() for band in bands]
-    wanted = [name.lower() for name in header.bands]
-    if len(set(wanted)) == len(wanted) and all(names.count(name) == 1 for name in wanted):
-        return [bands[names.index(name)].index for name in wanted]
+    lowered = [name.lower() for name in wanted]
+    if len(set(lowered)) == len(lowered) and all(names.count(name) == 1 for name in lowered):
+        return [bands[names.index(name)].index for name in lowered]
     if len(bands) != len(wanted):
         if len(bands) < len(wanted):
             raise BandError(
-                f"{path} has {_count(names)}; the model was trained on {_count(header.bands)}. Expected all of them in "
-                "one file. Bands in files of their own are stacked with: rio stack R.tif G.tif B.tif -o scene.tif."
+                f"{path} has {_count(names)}; {says}. Expected all of them. Bands or dates in files of their own are "
+                "read as one scene with --stack, in the model's order."
             )
         raise BandError(
-            f"{path} has {_count(names)}; the model was trained on {_count(header.bands)}. "
+            f"{path} has {_count(names)}; {says}. "
             f"Choose them with --bands, for example --bands {','.join(str(b.index) for b in bands[: len(wanted)])}."
         )
     unknown = [name for name in names if name.startswith("band_")]
     if not unknown:
         said = ", ".join(band.name for band in bands)
-        log.warning("%s: bands %s taken for %s, in this order", path, said, ", ".join(header.bands))
+        log.warning("%s: bands %s taken for %s, in this order", path, said, ", ".join(wanted))
     return [band.index for band in bands]
 
 
@@ -86,7 +184,7 @@ def _count(names: Sequence[str]) -> str:
     return f"{len(names)} band{'' if len(names) == 1 else 's'} ({', '.join(names)})"
 
 
-def warn_of_differences(path: str, scene: Scene, header: Header) -> None:
+def warn_of_differences(path: str, scene: Scene | Stack, header: Header) -> None:
     """One line on stderr for each way in which the scene is unlike what the model learnt from, but still usable."""
     if str(scene.dtype) != header.dtype:
         log.warning(
@@ -95,8 +193,9 @@ def warn_of_differences(path: str, scene: Scene, header: Header) -> None:
             scene.dtype,
             header.dtype,
         )
-    for remark in scene.remarks():
-        log.warning("%s %s", path, remark)
+    for part in scene.parts:
+        for remark in part.remarks():
+            log.warning("%s %s", part.path, remark)
     grid = scene.grid
     if grid.crs is None:
         log.warning("%s has no CRS: the output is in pixels, and areas are in square pixels", path)

@@ -46,11 +46,13 @@ _ENV = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterProfile:
-    """Everything about a uint8 raster but its pixels, said from scratch: nothing is copied from the input's profile."""
+    """Everything about a raster but its pixels, said from scratch: nothing is copied from the input's profile."""
 
     grid: Grid
     """Shape, transform, CRS."""
-    nodata: int = 255
+    dtype: str = "uint8"
+    """Of the pixels."""
+    nodata: float = 255
     """Value of pixels without data."""
     gcps: tuple[list[GroundControlPoint], Any] | None = None
     """Ground control points and their CRS, where they place the scene."""
@@ -64,6 +66,10 @@ class RasterProfile:
     """Description of each band."""
     scale: float = 1.0
     """Factor from pixel values to what they mean."""
+    units: str = ""
+    """What they are measured in."""
+    averaged: bool = True
+    """Whether overviews show means rather than single pixels, as those of a class raster always do."""
 
 
 def write_cog(path: Path, cells: Iterable[tuple[Window, np.ndarray]], profile: RasterProfile) -> None:
@@ -75,7 +81,7 @@ def write_cog(path: Path, cells: Iterable[tuple[Window, np.ndarray]], profile: R
 
     Args:
         path: File to write; one that exists is replaced.
-        cells: Disjoint windows that cover the grid, with (bands, h, w) or (h, w) uint8 pixels.
+        cells: Disjoint windows that cover the grid, with (bands, h, w) or (h, w) pixels of the profile's dtype.
         profile: The rest.
 
     Raises:
@@ -112,7 +118,7 @@ def _write_plain(
     grid, sums = profile.grid, []
     placed = {} if grid.transform.is_identity else {"transform": grid.transform}
     with rasterio.open(
-        path, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(profile.bands), dtype="uint8",
+        path, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(profile.bands), dtype=profile.dtype,
         nodata=profile.nodata, crs=_crs(grid.crs), tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
         compress="zstd", zstd_level=1, interleave="band", bigtiff="if_safer", **placed,
     ) as dst:  # fmt: skip
@@ -123,7 +129,9 @@ def _write_plain(
     if levels := _levels(grid.shape):
         with rasterio.open(path, "r+", driver="GTiff") as dst:
             # Left to the COG driver, overviews cost three times as much.
-            dst.build_overviews(levels, Resampling.nearest if profile.classes else Resampling.average)
+            dst.build_overviews(
+                levels, Resampling.nearest if profile.classes or not profile.averaged else Resampling.average
+            )
     return sums
 
 
@@ -141,6 +149,8 @@ def _describe(dst: DatasetWriter, profile: RasterProfile) -> None:
     dst.update_tags(**profile.tags)
     if profile.scale != 1.0:
         dst.scales = (profile.scale,) * len(profile.bands)
+    if profile.units:
+        dst.units = (profile.units,) * len(profile.bands)
     if profile.classes:
         dst.update_tags(GEOSEG_CLASSES=json.dumps([item.name for item in profile.classes], ensure_ascii=False))
         dst.write_colormap(1, {value: (*_rgb(item.color), 255) for value, item in enumerate(profile.classes)})
@@ -159,7 +169,7 @@ def _check_profile(path: Path, src: DatasetReader, profile: RasterProfile) -> No
     shape, grid = src.shape, profile.grid
     same = {
         "size": shape == grid.shape and src.count == len(profile.bands),
-        "nodata value": src.nodata == profile.nodata,
+        "nodata value": src.nodata is not None and np.array_equal(src.nodata, profile.nodata, equal_nan=True),
         "transform": np.allclose(src.transform[:6], grid.transform[:6], rtol=1e-12, atol=1e-12),
         "CRS": _same_crs(src.crs, _crs(grid.crs)),
         "ground control points": len(src.gcps[0]) == (len(profile.gcps[0]) if profile.gcps else 0),
@@ -291,19 +301,28 @@ def check_storable(profile: RasterProfile) -> None:
             _check_profile(Path("the output"), src, tiny)
 
 
-def check_free_space(folder: Path, pixels: int, *, probability_bands: int) -> None:
-    """Refuse a run that the disk cannot hold, before it begins.
+def check_free_space(needs: Iterable[tuple[Path, float]], pixels: int) -> None:
+    """Refuse a run that a disk cannot hold, before it begins.
 
-    Counted are half a byte per pixel for classes and two and a half bytes for each band of probabilities, which hardly
-    compress: the spool, the raster before it is put in a COG's order, and the raster itself, with overviews.
+    Args:
+        needs: Folder and bytes per pixel of each thing that is written.
+        pixels: Of the scene.
 
     Raises:
-        OutputError: If the folder's disk has less room.
+        OutputError: If one of the disks has less room than all that comes onto it.
     """
-    need = int(pixels * (0.5 + 2.5 * probability_bands))
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise OutputError(
-            f"{folder.absolute()} has {free / 2**20:.0f} MiB free; this run may need {need / 2**20:.0f} MiB. "
-            "Expected as much. Free some, or write elsewhere."
-        )
+    disks: dict[int, tuple[Path, float]] = {}
+    for folder, share in needs:
+        first, others = disks.get(_disk(folder), (folder, 0))
+        disks[_disk(folder)] = first, others + share
+    for folder, share in disks.values():
+        need, free = int(pixels * share), shutil.disk_usage(folder).free
+        if need > free:
+            raise OutputError(
+                f"{folder.absolute()} has {free / 2**20:.0f} MiB free; this run may need {need / 2**20:.0f} MiB there. "
+                "Expected as much. Free some, or write elsewhere."
+            )
+
+
+def _disk(folder: Path) -> int:
+    return folder.stat().st_dev

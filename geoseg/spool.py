@@ -24,6 +24,8 @@ except ImportError:  # not on Windows, where a file that another process has ope
 
 _RUN, _LOCK, _CELL = "run.json", "lock", "cell-{:08d}.zst"
 _MAGIC = b"GSC1"
+_GLANCE = 16
+"""Characters of a setting up to which an error repeats it."""
 _OURS = re.compile(r"lock|run\.(json|part)|cell-\d+\.(zst|part)")
 
 
@@ -46,7 +48,7 @@ class Spool:
 
         Args:
             folder: Made if it is not there; its parent exists.
-            fingerprint: What the cells depend on, as JSON has it.
+            fingerprint: What the cells depend on, as JSON has it, under the names that a user knows.
             resume: Go on with the cells that are there. Nothing to go on with is not an error.
             overwrite: Throw away the cells that are there.
 
@@ -93,14 +95,18 @@ class Spool:
     def _compare(self, fingerprint: dict[str, Any]) -> None:
         try:
             before = json.loads((self.folder / _RUN).read_text())
-        except (OSError, ValueError):
-            before = {}
-        now = json.loads(json.dumps(fingerprint))
-        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-        if changed:
+        except (OSError, ValueError) as err:
             raise ResumeError(
-                f"{self.folder} is of another run: {', '.join(changed)} differ. Expected the first run's "
-                "scene, checkpoint and options. Repeat them, or use --overwrite to start again."
+                f"{self.folder / _RUN}, which says what run the cells are of, cannot be read ({err}). Expected it as "
+                "it was written. Use --overwrite to start again."
+            ) from err
+        now = json.loads(json.dumps(fingerprint))
+        changed = [key for key in now | before if before.get(key) != now.get(key)]
+        if changed:
+            said = ", ".join(f"{key} {_difference(before.get(key), now.get(key))}" for key in changed)
+            raise ResumeError(
+                f"{self.folder} is of another run: {said}. Expected the first run's scene, model and options. "
+                "Repeat them, or use --overwrite to start again."
             )
 
     def write(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -156,6 +162,13 @@ class Spool:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _difference(before: Any, now: Any) -> str:
+    """As "was 84, now 44" if that can be read at a glance."""
+    plain = {"true": "on", "false": "off", "null": "none"}
+    was, is_now = (plain.get(text, text.strip('"')) for text in (json.dumps(before), json.dumps(now)))
+    return f"was {was}, now {is_now}" if max(len(was), len(is_now)) <= _GLANCE else "differs"
 
 
 def _arrays(file: BinaryIO, only: str | None) -> Iterator[tuple[str, np.ndarray]]:

@@ -18,14 +18,16 @@ COLORS = ("red", "green", "blue", "nir")
 
 
 def write_checkpoint(
-    path: Path, *, bands=COLORS[:3], width=2, depth=1, constant=None, seed=0, mean=100.0, std=50.0, **header
+    path: Path, *, bands=COLORS[:3], width=2, depth=1, constant=None, seed=0, mean=100.0, std=50.0, heads=None, **header
 ) -> Path:
     """A U-Net of three classes with random weights; with `constant` it says that class everywhere, with certainty.
 
     A radius of 9 and a halo of 10 at depth 1, 23 and 24 at depth 2.
     """
     torch.manual_seed(seed)
-    model = build_model("unet", in_channels=len(bands), classes=len(CLASSES), width=width, depth=depth)
+    heads = dict(sorted((heads or {"surface": Head(classes=CLASSES)}).items()))
+    channels = sum(head.channels for head in heads.values())
+    model = build_model("unet", in_channels=len(bands), classes=channels, width=width, depth=depth)
     with torch.no_grad():
         model.train()(torch.randn(4, len(bands), 32, 32))  # batch normalisation gets statistics worth folding
         model.head.weight.mul_(3)
@@ -41,7 +43,7 @@ def write_checkpoint(
         "std": (std,) * len(bands),
         "value_range": ((0.0, 255.0),) * len(bands),
         "dtype": "uint8",
-        "heads": {"surface": Head(classes=CLASSES)},
+        "heads": heads,
         "cell_side": 512,
         "stride": model.stride,
         "receptive_radius": radius(depth),

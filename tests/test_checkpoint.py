@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import write_checkpoint
 from pydantic import ValidationError
 from safetensors.torch import save as dump_tensors
 
@@ -27,6 +28,8 @@ from geoseg.checkpoint import (
 )
 from geoseg.errors import CheckpointError, OutputError, UsageError
 from geoseg.models import build_model
+
+CLASSES = tuple(ClassInfo(name=name, color="#000000") for name in ("land", "building", "road"))
 
 
 def a_model(norm="batch"):
@@ -529,3 +532,30 @@ class TestResolve:
         assert builtin_models() == {}
         with pytest.raises(UsageError, match="none in this installation"):
             resolve_model("unet")
+
+
+def test_heads_are_in_the_order_of_their_names_before_and_after(tmp_path):
+    """The channels of the logits depend on it, and JSON keeps no order."""
+    heads = {"b": Head(task="regression"), "a": Head(classes=CLASSES)}
+    path = write_checkpoint(tmp_path / "m.safetensors", heads=heads)
+    header = load_checkpoint(path).header
+    assert list(header.heads) == ["a", "b"]
+    assert list(Header(**(header.model_dump() | {"heads": heads})).heads) == ["a", "b"]
+    assert (header.channels, header.classes) == (4, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"task": "multiclass", "classes": CLASSES[:1]},
+        {"task": "binary", "classes": CLASSES},
+        {"task": "multilabel"},
+        {"task": "regression", "classes": CLASSES},
+        {"task": "regression", "scale": 0.0},
+        {"task": "panoptic"},
+        {"classes": (CLASSES[0], CLASSES[0])},
+    ],
+)
+def test_heads_that_make_no_sense(wrong):
+    with pytest.raises(ValueError):
+        Head(**wrong)

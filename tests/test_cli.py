@@ -1,15 +1,18 @@
 """The command line as a whole: every --help at once and light, unknown names answered, wrong usage in one line."""
 
+import logging
 import resource
 import subprocess
 import sys
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from geoseg import __version__
 from geoseg.cli.main import COMMANDS, geoseg
+from geoseg.cli.options import GeosegCommand
 
 HEAVY = {
     "torch", "rasterio", "dask", "distributed", "numpy", "lightning", "pydantic", "geopandas", "pandas", "pyogrio",
@@ -104,10 +107,10 @@ def test_an_unknown_command_is_answered_with_the_nearest(word, near):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["predict"], "Missing argument 'SCENE'"),
+        (["predict"], "Missing argument 'SCENE...'"),
         (["predict", "a.tif", "--tile-sise", "5"], "--tile-size"),
         (["predict", "a.tif", "--precision", "int4"], "'int4' is not one of 'auto', 'float32'"),
-        (["predict", "a.tif", "b.tif"], "b.tif"),
+        (["predict", "a.tif", "b.tif", "-o", "c.tif"], "--output names one file for 2 scenes"),
         (["predict", "a.tif", "--model"], "requires an argument"),
         (["predict", "a.tif", "--workers", "0"], "0"),
         (["models", "--jsn"], "--json"),
@@ -147,6 +150,34 @@ def test_signals_have_exit_codes_of_their_own(signal, code, tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (code, "tidied\n")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_notes_of_an_interrupt_are_said_in_the_same_line():
+    @click.command(cls=GeosegCommand)
+    def command():
+        stop = KeyboardInterrupt()
+        stop.add_note("Half of it is done.")
+        raise stop
+
+    done = CliRunner().invoke(command)
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "Interrupted. Half of it is done.\n")
+
+
+def test_the_log_leaves_its_records_alone(caplog):
+    """Another handler of the same record finds it as it was."""
+
+    @click.command(cls=GeosegCommand)
+    def command():
+        logger = logging.getLogger("geoseg")
+        logger.addHandler(caplog.handler)
+        try:
+            logger.warning("something %s", "odd")
+        finally:
+            logger.removeHandler(caplog.handler)
+
+    assert CliRunner().invoke(command).stderr == "Warning: something odd\n"
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == ("WARNING", "something odd")
 
 
 def test_ctrl_c_while_a_command_is_imported(tmp_path):

@@ -69,8 +69,10 @@ def test_json(rasters):
         (["0.75"], 3, "mean IoU is 0.7283. Expected at least 0.75."),
         (["building=0.5"], 0, ""),
         (["background=0.9", "building=0.6"], 3, "IoU of building is 0.5000. Expected at least 0.6."),
-        (["road=0.1"], 3, "IoU of road cannot be had"),
-        (["hut=0.1"], 2, "class='hut' is not scored. Expected one of background, building, road."),
+        (["road=0.1"], 3, "IoU of road cannot be had: no pixel of it is known in "),
+        (["road=0"], 3, "IoU of road cannot be had"),
+        (["hut=0.1"], 2, "class='hut' is not in "),
+        (["0.1", "raod=0.1"], 2, "Did you mean 'road'? Expected some of background, building, road."),
         (["1.5"], 2, "expected an IoU from 0 to 1"),
         (["building="], 2, "expected an IoU from 0 to 1"),
     ],
@@ -80,6 +82,37 @@ def test_min_iou(rasters, bounds, code, message):
     result = run(*rasters, "--classes", "building,road", *options)
     assert result.exit_code == code
     assert message in result.stderr
+    assert result.stderr.count("\n") == (code > 0)
+    assert (result.stdout == "") == (code == 2)
+
+
+def test_min_iou_of_a_class_that_the_reference_does_not_tell_apart(tmp_path):
+    """It is a class, so the call is right; it cannot be judged, so the answer is no."""
+    values = np.array([[0, 1, 2, 2]], np.uint8)
+    predicted, reference = (write_raster(tmp_path / name, values) for name in ("predicted.tif", "reference.tif"))
+    for path, names in ((predicted, '["background", "building", "road"]'), (reference, '["background", "building"]')):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(GEOSEG_CLASSES=names)
+    write_raster(tmp_path / "plain.tif", np.array([[0, 1, 0, 0]], np.uint8))
+    with rasterio.open(reference, "r+") as dataset:
+        dataset.write(np.array([[0, 1, 0, 0]], np.uint8), 1)
+    result = run(str(predicted), str(reference), "-q", "--min-iou", "road=0.5")
+    assert result.exit_code == 3
+    assert result.stderr == "IoU of road cannot be had: it is not scored. Expected at least 0.5.\n"
+    # And the other way round: a class of the reference that the prediction does not know.
+    result = run(str(reference), str(predicted), "-q", "--min-iou", "road=0.5")
+    assert result.exit_code == 3
+    result = run(str(reference), str(predicted), "-q", "--min-iou", "rod=0.5")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "Did you mean 'road'?" in result.stderr
+
+
+def test_a_class_that_is_not_there_is_answered_with_the_nearest(rasters):
+    with rasterio.open(rasters[0], "r+") as dataset:
+        dataset.update_tags(GEOSEG_CLASSES='["background", "building"]')
+    result = run(*rasters, "--classes", "buildin")
+    assert result.exit_code == 2
+    assert "Did you mean 'building'? Expected some of background, building." in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_json(folder):
     assert done.stderr == ""
     said = json.loads(done.stdout)
     assert said["paths"] == {"labels": "scene_tiny.tif", "vectors": "v.gpkg"}
+    assert sorted(said["side_files"]) == ["scene_tiny.qml", "scene_tiny.tif.aux.xml"]
     assert said["placement"] == {"device": "cpu", "precision": "float32", "batch_size": 1}
     assert (said["shape"], said["cells"], said["resumed"], said["tile_size"], said["overlap"]) == (
         [100, 120],
@@ -384,13 +385,34 @@ def test_an_unfinished_run_is_not_thrown_away_unasked(unfinished):
 
 
 def test_an_unfinished_run_is_not_continued_with_other_settings(unfinished):
-    refuse_and_keep("--resume", "--precision", "bfloat16", says="placement differ")
-    refuse_and_keep("--resume", "--precision", "float32", "--tile-size", "44", says="plan differ")
-    refuse_and_keep("--resume", "--precision", "float32", "--confidence", "c.tif", says="products differ")
-    refuse_and_keep("--resume", "--precision", "float32", "--nodata", "3", says="scene differ")
+    refuse_and_keep("--resume", "--precision", "bfloat16", says="--precision was float32, now bfloat16. ")
+    refuse_and_keep("--resume", "--precision", "float32", "--tile-size", "44", says="--tile-size was 84, now 44. ")
+    refuse_and_keep(
+        "--resume", "--precision", "float32", "--confidence", "c.tif", says="--confidence was off, now on. "
+    )
+    refuse_and_keep("--resume", "--precision", "float32", "--nodata", "3", says="--nodata differs. ")
     shutil.copy("scene.tif", "again.tif")
     Path("again.tif").replace("scene.tif")
-    refuse_and_keep("--resume", "--precision", "float32", says="scene differ")
+    refuse_and_keep("--resume", "--precision", "float32", says="the scene differs. ")
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_who_interrupts_is_told_how_to_go_on(folder, monkeypatch, after):
+    write = Spool.write
+
+    def stop(self, index, arrays):
+        if index == after:
+            raise KeyboardInterrupt
+        write(self, index, arrays)
+
+    monkeypatch.setattr(Spool, "write", stop)
+    done = run("scene.tif", "-m", "tiny.safetensors")
+    note = f" {after} of 4 cells are finished. Go on with --resume." if after else ""
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", f"Interrupted.{note}\n")
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    done = run("scene.tif", "-m", "tiny.safetensors", "--resume", "--json")
+    assert json.loads(done.stdout)["resumed"] == after
 
 
 def test_resume(unfinished):
@@ -454,3 +476,124 @@ def test_a_bug_keeps_its_traceback_and_the_finished_cells(folder, monkeypatch):
     done = run("scene.tif", "-m", "tiny.safetensors")
     assert isinstance(done.exception, ZeroDivisionError)
     assert len(list(Path("scene_tiny.tif.partial").glob("*.zst"))) == 4
+
+
+# ---- several scenes
+
+
+@pytest.fixture
+def three(folder):
+    """Two scenes more, of one cell each."""
+    for seed, name in enumerate(("b.tif", "c.tif"), start=1):
+        write_raster(name, noise((3, 40, 50), seed))
+    return ["b.tif", "scene.tif", "c.tif"]
+
+
+def test_scenes_are_predicted_in_turn(three):
+    done = run(*three, "-m", "tiny.safetensors")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == "b_tiny.tif\nscene_tiny.tif\nc_tiny.tif\n"
+    assert run("scene.tif", "-m", "tiny.safetensors", "-o", "alone.tif").exit_code == 0
+    assert Path("alone.tif").read_bytes() == Path("scene_tiny.tif").read_bytes()
+
+
+def test_json_of_several_scenes_is_a_list(three):
+    said = json.loads(run(*three, "-m", "tiny.safetensors", "--json").stdout)
+    assert [each["paths"]["labels"] for each in said] == ["b_tiny.tif", "scene_tiny.tif", "c_tiny.tif"]
+    assert [each["cells"] for each in said] == [1, 4, 1]
+
+
+@pytest.mark.parametrize("option", ["--output", "--vectors", "--confidence", "--probabilities"])
+def test_one_name_for_several_scenes(three, option):
+    refuse(*three, option, "a.tif", code=2, says=f"{option} names one file for 3 scenes. Expected --stack")
+
+
+def test_the_first_scene_that_fails_ends_the_run(three):
+    done = run("b.tif", "missing.tif", "c.tif", "-m", "tiny.safetensors")
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "b_tiny.tif\n", 1)
+    assert done.stderr.startswith("Error: missing.tif cannot be opened (No such file")
+    assert done.stderr.endswith(
+        "This was scene 2 of 3: missing.tif. Those before it are finished: leave them out to go on.\n"
+    )
+    assert Path("b_tiny.tif").exists()
+    assert not Path("c_tiny.tif").exists()
+    Path("c_tiny.tif").touch()
+    says = refuse("c.tif", "scene.tif", code=2, says="c_tiny.tif exists.")
+    assert says.endswith("This was scene 1 of 2: c.tif.\n")
+    refuse("*.tif", code=1, says="*.tif cannot be opened (No such file")
+
+
+def test_an_interrupted_run_over_scenes_says_where(three, monkeypatch):
+    write = Spool.write
+
+    def stop(self, index, arrays):
+        if index == 2:
+            raise KeyboardInterrupt
+        write(self, index, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "write", stop)
+        done = run(*three, "-m", "tiny.safetensors")
+    assert (done.exit_code, done.stdout) == (130, "b_tiny.tif\n")
+    assert done.stderr == (
+        "Interrupted. 2 of 4 cells are finished. Go on with --resume. "
+        "This was scene 2 of 3: scene.tif. Those before it are finished: leave them out to go on.\n"
+    )
+    done = run(*three[1:], "-m", "tiny.safetensors", "--resume", "--json")
+    assert [each["resumed"] for each in json.loads(done.stdout)] == [2, 0]
+
+
+def test_scenes_whose_outputs_meet(three):
+    Path("other").mkdir()
+    shutil.copy("b.tif", "other/b.tif")
+    refuse(*three, "other/b.tif", code=2, says="b.tif and other/b.tif would both be written to b_tiny.tif")
+    refuse("b.tif", "b.tif", code=2, says="b.tif and b.tif would both be written to b_tiny.tif")
+    shutil.copy("c.tif", "b_tiny.tif")
+    refuse(*three, "b_tiny.tif", "--overwrite", code=2, says="b_tiny.tif is one of the scenes")
+    Path("link.tif").symlink_to("b_tiny.tif")
+    refuse("b.tif", "link.tif", "--overwrite", code=2, says="link.tif is one of the scenes")
+
+
+@pytest.fixture
+def dates(folder):
+    """Two dates of the scene, and a model of both."""
+    write_raster("later.tif", noise((3, 100, 120), 1), nodata=0)
+    write_checkpoint(Path("dates.safetensors"), bands=("red", "green", "blue") * 2, cell_side=64)
+    return ["scene.tif", "later.tif", "--stack", "-m", "dates.safetensors"]
+
+
+def test_a_stack_is_one_scene(dates):
+    done = run(*dates)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "scene_dates.tif\n", "")
+    done = run(*dates, "-o", "out.tif", "--vectors", "v.gpkg", "--bands", "red,green,blue", "--json")
+    assert json.loads(done.stdout)["paths"] == {"labels": "out.tif", "vectors": "v.gpkg"}
+    assert Path("out.tif").read_bytes() == Path("scene_dates.tif").read_bytes()
+    done = run("later.tif", "scene.tif", *dates[2:])
+    assert done.stdout == "later_dates.tif\n"
+    with rasterio.open("later_dates.tif") as later, rasterio.open("out.tif") as out:
+        assert (later.read() != out.read()).any()
+
+
+def test_a_stack_of_one_is_a_scene(folder):
+    assert run("scene.tif", "-m", "tiny.safetensors", "--stack").stdout == "scene_tiny.tif\n"
+
+
+def test_stacks_that_are_refused(dates):
+    write_raster("small.tif", noise((3, 99, 120)))
+    flags, model = ["--stack"], "dates.safetensors"
+    refuse("scene.tif", "small.tif", *flags, model=model, code=1, says="small.tif does not lie on scene.tif: its size")
+    refuse("scene.tif", *flags, model=model, code=1, says="scene.tif has 3 bands (red, green, blue)")
+    refuse("scene.tif", "later.tif", *flags, code=1, says="2 scenes are stacked; the model was trained on 3 bands")
+    refuse("scene.tif", "gone.tif", *flags, model=model, code=1, says="gone.tif cannot be opened")
+    for option in ("-o", "--confidence"):
+        refuse(*dates[:3], option, "later.tif", "--overwrite", model=model, code=2, says="is the input")
+
+
+def test_a_bad_block_of_a_later_date(dates):
+    path = write_raster("bad.tif", noise((3, 100, 120)), tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    with rasterio.open(path) as src:
+        offset = int(src.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 100] = b"\xff" * 100
+    path.write_bytes(content)
+    refuse("scene.tif", "bad.tif", "--stack", model="dates.safetensors", code=1, says="bad.tif cannot be read at rows")

@@ -1,5 +1,6 @@
 """`geoseg train`: what is printed where, and how wrong use is answered."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -95,10 +96,25 @@ def test_a_run_goes_on_from_a_checkpoint_with_its_classes(tiles, tmp_path):
         (("{tiles}", "--loss", "focall"), 2, "Did you mean 'focal'?"),
         (("{tiles}", "--init", "unett"), 2, "unett"),
         (("{tiles}", "--config", "missing.yaml"), 2, "missing.yaml is not a file"),
-        (("{tiles}", "--set", "epochss=3"), 2, "Did you mean epochs?"),
+        (("{tiles}", "--set", "epochss=3"), 2, "--set epochss=3 is no key that geoseg knows. Did you mean 'epochs'?"),
+        (("{tiles}", "--set", "lr=3"), 2, "Did you mean 'optimizer.lr'?"),
+        (("{tiles}", "--set", "epochs=many"), 2, "--set epochs=many is of the wrong kind. Expected a whole number"),
         (("{tiles}", "--set", "epochs"), 2, "Expected key=value"),
-        (("{tiles}", "--epochs", "0"), 2, "0 is not in the range"),
-        (("{tiles}", "--classes", "background,,road"), 2, "classes[1].name"),
+        (("{tiles}", "--epochs", "0"), 2, "Error: --epochs 0 is out of range. Expected a whole number of at least 1."),
+        (("{tiles}", "--epochs", "few"), 2, "'--epochs': 'few' is not a valid integer"),
+        (("{tiles}", "--lr", "-1"), 2, "Error: --lr -1 is out of range. Expected a number above 0."),
+        (("{tiles}", "--lr", "nan"), 2, "Error: --lr nan is not finite. Expected a number above 0."),
+        (("{tiles}", "--batch-size", "0"), 2, "Error: --batch-size 0 is out of range. Expected a whole number of at"),
+        (
+            ("{tiles}", "--tile-size", "31"),
+            2,
+            "Error: --tile-size 31 is out of range. Expected a whole number from 32 to",
+        ),
+        (("{tiles}", "--val", "1"), 2, "Error: --val 1 is out of range. Expected a number from 0 to below 1."),
+        (("{tiles}", "--seed", "-1"), 2, "Error: --seed -1 is out of range. Expected a whole number from 0 to"),
+        (("{tiles}", "--classes", "building"), 2, "Error: --classes building has 1 entry. Expected a list of 2 to 254"),
+        (("{tiles}", "--classes", "a,a"), 2, "Error: --classes a,a has the name 'a' twice."),
+        (("{tiles}", "--classes", "background,,road"), 2, "has an empty entry"),
         (("{tiles}", "--device", "gpu"), 1, "device='gpu'"),
         (("{tiles}",), 1, "no training pixel is labelled 'road'"),
     ],
@@ -126,8 +142,27 @@ def test_a_signal_keeps_the_best_checkpoint(tiles, tmp_path, number, code):
         out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == ""
-    assert err.splitlines()[-1] in ("Interrupted.", "Terminated.")
-    assert load_checkpoint(tmp_path / "run" / "model.safetensors")
+    word, _, kept = err.splitlines()[-1].partition(". ")
+    assert word == {130: "Interrupted", 143: "Terminated"}[code]
+    path = tmp_path / "run" / "model.safetensors"
+    assert re.fullmatch(rf"{re.escape(str(path))} holds the best of \d+ epochs\.", kept)
+    assert load_checkpoint(path)
+
+
+def test_the_default_of_an_option_is_in_its_help():
+    text = " ".join(CliRunner().invoke(geoseg, ["train", "--help"]).stdout.split())
+    assert "[default: those of --init, else background,building,road]" in text
+
+
+def test_what_decides_a_run_is_refused_before_anything_heavy_is_imported():
+    code = (
+        "import sys; from geoseg.cli.main import geoseg\n"
+        "try: geoseg(['train', '--lr', '-1', '--config', 'configs/unet_builtin.yaml', '-o', 'x'])\n"
+        "except SystemExit as end: assert end.code == 2\n"
+        "assert not {'torch', 'rasterio', 'lightning'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "Error: --lr -1 is out of range. Expected a number above 0.\n")
 
 
 def test_an_existing_run_is_kept(tiles, tmp_path):

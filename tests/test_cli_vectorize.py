@@ -119,6 +119,24 @@ def test_no_georeference(run, tmp_path):
     assert "--gsd" in done.stderr
 
 
+def test_a_gsd_that_decides_nothing_is_one_line(run, tmp_path):
+    raster = write(tmp_path / "town.tif")
+    done = run(raster, "--gsd", "2", "--min-area-m2", "3")
+    assert (done.exit_code, done.stdout) == (0, "town.gpkg\n")
+    assert done.stderr == f"Warning: --gsd 2 is not used: {raster} has a CRS, by which a pixel is 0.3 m wide.\n"
+    assert run(raster, "-o", "b.gpkg", "--gsd", "2", "--min-area-m2", "3", "-q").stderr == ""
+    assert (tmp_path / "town.gpkg").read_bytes() == (tmp_path / "b.gpkg").read_bytes()
+    done = run(write(tmp_path / "plain.tif", grid=PIXELS), "--gsd", "2")
+    assert (done.exit_code, done.stderr.count("\n")) == (0, 2)
+    assert "--gsd 2 is not used: it is for --min-area-m2 alone." in done.stderr
+
+
+def test_an_empty_name_in_the_list_of_classes(run, tmp_path):
+    done = run(write(tmp_path / "a.tif"), "--classes", "building,,road")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "has an empty entry" in done.stderr
+
+
 def test_all_nodata_gives_empty_layers(run, tmp_path):
     done = run(write(tmp_path / "town.tif", np.full_like(LABELS, 255)), "--json")
     assert json.loads(done.stdout)["features"] == {"buildings": 0, "road_surfaces": 0, "water, ice": 0}
@@ -162,7 +180,8 @@ def test_a_value_without_a_name(run, tmp_path):
 def test_unknown_class(run, tmp_path):
     done = run(write(tmp_path / "a.tif"), "--classes", "building,rode")
     assert done.exit_code == 2
-    assert "'rode' is no class" in done.stderr
+    assert "class='rode' is not in " in done.stderr
+    assert "Did you mean 'road'? Expected some of background, building, road, water, ice." in done.stderr
     assert not (tmp_path / "a.gpkg").exists()
 
 

@@ -21,6 +21,7 @@ from geoseg.config import (
 )
 from geoseg.errors import ConfigError
 
+WINDOW = "Expected a window [left, top, right, bottom]: whole numbers from 0, with left < right and top < bottom."
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
 
 
@@ -44,20 +45,54 @@ def test_the_shipped_configs_are_there():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("optimizer: {lrr: 1}", "optimizer.lrr is no key that geoseg knows. Did you mean lr? Expected one of lr,"),
-        ("tile_sise: 3", "tile_sise is no key that geoseg knows. Did you mean tile_size?"),
-        ("data: {sources: [{scene: a.tif, labels: b, trian: []}]}", "data.sources[0].trian is no key .* mean train?"),
+        (
+            "optimizer: {lrr: 1}",
+            "optimizer.lrr is no key that geoseg knows. Did you mean 'optimizer.lr'? Expected one of lr,",
+        ),
+        ("tile_sise: 3", "tile_sise is no key that geoseg knows. Did you mean 'tile_size'?"),
+        ("lr: 3", "lr is no key that geoseg knows. Did you mean 'optimizer.lr'? Expected one of arch,"),
+        ("1: 3", "1 is no key that geoseg knows. Expected one of arch,"),
+        (
+            "data: {sources: [{scene: a.tif, labels: b, trian: []}]}",
+            "data.sources[0].trian is no key .*'data.sources[0].train'?",
+        ),
         ("data: {sources: [{folder: a, class: tree}]}", "data.sources[0].class is no key"),
-        ("classes: [{name: a}, {nam: b}]", "classes[1].name is wrong"),
+        ("classes: [{name: a}, {nam: b}]", "classes[1].name is missing. Expected a name without commas and colons."),
+        ("classes: [{name: a}, {name: 'b:c'}]", "classes[1].name='b:c' has the wrong form. Expected a name without"),
+        ("classes: [{name: a}, {name: b, color: red}]", "color='red' has the wrong form. Expected a colour such as"),
+        ("classes: [a, b]", "classes[0]='a' is of the wrong kind. Expected the keys name, color."),
+        (
+            "classes: [{name: a}]",
+            "classes=[{'name': 'a'}] has 1 entry. Expected a list of 2 to 254 classes, each with a name",
+        ),
+        ("classes: [{name: a}, {name: a}]", "has the name 'a' twice. Expected a list of 2 to 254 classes"),
         (
             "classes: [{name: a}, {name: b, colr: red}]",
-            "classes[1].colr is no key that geoseg knows. Did you mean color",
+            "classes[1].colr is no key that geoseg knows. Did you mean 'classes[1].color'",
         ),
-        ("optimizer: {lr: -1}", "optimizer.lr=-1 is wrong. Expected: input should be greater than 0"),
-        ("optimizer: {lr: .nan}", "optimizer.lr=nan is wrong. Expected: input should be a finite number"),
-        ("optimizer: {lr: .inf}", "optimizer.lr=inf is wrong. Expected: input should be a finite number"),
-        ("epochs: 0", "epochs=0 is wrong"),
-        ("epochs: many", "epochs='many' is wrong. Expected: input should be a valid integer"),
+        ("optimizer: 3", "optimizer=3 is of the wrong kind. Expected the keys lr, weight_decay, clip, warmup, ema."),
+        ("optimizer: {lr: -1}", "optimizer.lr=-1 is out of range. Expected a number above 0."),
+        ("optimizer: {lr: .nan}", "optimizer.lr=nan is not finite. Expected a number above 0."),
+        ("optimizer: {lr: .inf}", "optimizer.lr=inf is not finite. Expected a number above 0."),
+        ("optimizer: {ema: 1}", "optimizer.ema=1 is out of range. Expected a number from 0 to below 1."),
+        ("epochs: 0", "epochs=0 is out of range. Expected a whole number of at least 1."),
+        ("epochs: many", "epochs='many' is of the wrong kind. Expected a whole number of at least 1."),
+        ("epochs: 1.5", "epochs=1.5 is of the wrong kind. Expected a whole number of at least 1."),
+        ("batch_size:", "batch_size=None is of the wrong kind. Expected a whole number of at least 1."),
+        ("tile_size: 31", "tile_size=31 is out of range. Expected a whole number from 32 to 4096."),
+        ("augmentation: {flips: maybe}", "augmentation.flips='maybe' is of the wrong kind. Expected true or false."),
+        ("arch_args: {width: [1]}", "arch_args.width=[1] is of the wrong kind. Expected a whole number or a number or"),
+        ("arch_args: 3", "arch_args=3 is of the wrong kind. Expected keys and values."),
+        ("loss: 3", "loss=3 is of the wrong kind. Expected text."),
+        ("data: {sources: [{folder: a, split: test}]}", "split='test' is of the wrong kind. Expected train or val."),
+        (
+            "data: {sources: [{folder: a, values: {x: b}}]}",
+            "values={'x': 'b'} is of the wrong kind. Expected class names by",
+        ),
+        (
+            "data: {sources: [{folder: a, bands: [[1]]}]}",
+            "bands[0]=[1] is of the wrong kind. Expected a whole number or text.",
+        ),
         ("arch: a\narch: b", "line 2 has the key 'arch' a second time"),
         ("data: {sources: [{folder: a, folder: b}]}", "line 1 has the key 'folder' a second time"),
         ("loss: &a x\narch: *a", "line 2 has an alias"),
@@ -65,19 +100,41 @@ def test_the_shipped_configs_are_there():
         ("- 1", "holds a list. Expected keys and values"),
         ("? [1]\n: 2", "key"),
         ("arch: !!python/object/apply:os.system [ls]", "is no YAML: could not determine a constructor"),
-        ("data: {sources: [{scenery: a.tif}]}", "data.sources[0].* has one of the keys scene, folder, synthetic"),
-        ("data: {sources: [{scene: a.tif}]}", "data.sources[0].labels is wrong. Expected: field required"),
-        ("data: {sources: [{scene: a.tif, labels: b, class: tree}]}", "names class 'tree'. Expected one of background"),
-        ("data: {sources: [{folder: a, known: [tree]}]}", "names class 'tree'"),
-        ("data: {sources: [{folder: a, values: {7: tree}}]}", "names class 'tree'"),
-        ("classes: [{name: a}, {name: a}]", "classes has a name twice"),
-        ("classes: [{name: a}]", "classes is wrong"),
         (
-            "data: {sources: [{scene: a, labels: b, val: [[5, 1, 5, 9]]}]}",
-            "data.sources[0].val[0].* window [left, top,",
+            "data: {sources: [{scenery: a.tif}]}",
+            "data.sources[0].* names no source. Expected one of the keys scene, folder",
         ),
-        ("augmentation: {zoom: [2, 1]}", "a range runs downwards"),
-        (f"data: {{sources: [{{synthetic: 1, seed: {TRAINING_SEEDS}}}]}}", "data.sources[0].seed=1000000 is wrong"),
+        ("data: {sources: 3}", "data.sources=3 is of the wrong kind. Expected a list."),
+        ("data: {sources: [{scene: a.tif}]}", "data.sources[0].labels is missing. Expected a path."),
+        ("data: {sources: [{scene: a.tif, labels: b, class: tree}]}", "names class 'tree'. Expected one of background"),
+        ("data: {sources: [{folder: a, known: [raod]}]}", "names class 'raod'. Did you mean 'road'? Expected one of"),
+        ("data: {sources: [{folder: a, values: {7: tree}}]}", "names class 'tree'"),
+        *(
+            (
+                f"data: {{sources: [{{scene: a, labels: b, val: [{box}]}}]}}",
+                f"data.sources[0].val[0]={box} {how}. {WINDOW}",
+            )
+            for box, how in [
+                ("[5, 1, 5, 9]", "is empty"),
+                ("[1, 5, 9, 3]", "is empty"),
+                ("[5, 1, 9]", "has 3 entries"),
+                ("[5, 1, 9, 9, 9]", "has 5 entries"),
+                ("[-5, 1, 5, 9]", "is out of range"),
+                ("['a', 1, 5, 9]", "is of the wrong kind"),
+                ("5", "is of the wrong kind"),
+            ]
+        ),
+        (
+            "augmentation: {zoom: [2, 1]}",
+            "augmentation.zoom=[2, 1] runs downwards. Expected two numbers above 0, [low,",
+        ),
+        ("augmentation: {zoom: [2]}", "augmentation.zoom=[2] has 1 entry. Expected two numbers"),
+        ("augmentation: {zoom: [-1, 2]}", "augmentation.zoom=[-1, 2] is out of range. Expected two numbers"),
+        ("data: {sources: [{synthetic: 1, gsd_range: [2, 1]}]}", "data.sources[0].gsd_range=[2, 1] runs downwards"),
+        (
+            f"data: {{sources: [{{synthetic: 1, seed: {TRAINING_SEEDS}}}]}}",
+            "data.sources[0].seed=1000000 is out of range",
+        ),
         (f"data: {{sources: [{{synthetic: 2, seed: {TRAINING_SEEDS - 1}}}]}}", "seeds of data.sources[0]"),
     ],
 )
@@ -92,6 +149,50 @@ def test_what_is_wrong_is_named_with_file_and_key(tmp_path, text, said):
     pattern = re.escape(said).replace(re.escape(".*"), ".*")
     assert re.search(pattern, message), message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "typed", "said"),
+    [
+        ({"optimizer.lr": -1}, "--lr -1", "--lr -1 is out of range. Expected a number above 0."),
+        (
+            {"epochs": "x"},
+            "--set epochs=x",
+            "--set epochs=x is of the wrong kind. Expected a whole number of at least 1.",
+        ),
+        ({"classes": [{"name": "a"}]}, "--classes a", "--classes a has 1 entry. Expected a list of 2 to 254 classes,"),
+        ({"lrr": 1}, "--set lrr=1", "--set lrr=1 is no key that geoseg knows. Expected one of arch,"),
+        (
+            {"optimizer": {"lr": 0}},
+            "--set ...",
+            "--set ...: optimizer.lr=0 is out of range. Expected a number above 0.",
+        ),
+        ({"epochs.x": 1}, "--set epochs.x=1", "--set epochs.x=1: epochs={'x': 1} is of the wrong kind."),
+    ],
+)
+def test_what_was_typed_is_said_in_place_of_file_and_key(tmp_path, changes, typed, said):
+    (key,) = changes
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, "seed: 3"), changes, typed={key: typed})
+    assert str(caught.value).startswith(said)
+    with pytest.raises(ConfigError, match=str(tmp_path)):  # what is wrong in the file is still the file's
+        load_config(write(tmp_path, "seed: -3"), {"optimizer.lr": 1}, typed={"optimizer.lr": "--lr 1"})
+
+
+def test_every_rule_can_be_said(tmp_path):
+    """No value of a wrong kind is answered with anything but plain words."""
+
+    def keys(model, prefix=""):
+        for name, field in model.model_fields.items():
+            yield prefix + name
+            if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+                yield from keys(field.annotation, f"{prefix}{name}.")
+
+    for key in keys(TrainConfig):
+        with pytest.raises(ConfigError) as caught:
+            load_config(None, {key: object()})
+        assert "another value" not in str(caught.value)
+        assert "is of the wrong kind. Expected " in str(caught.value)
 
 
 def test_an_alias_bomb_costs_nothing(tmp_path):

@@ -12,12 +12,14 @@ from torch import nn
 
 from geoseg.batches import ArrayReader, mirror
 from geoseg.blend import taper
-from geoseg.engine import LABELS_ONLY, Keep, cells
+from geoseg.checkpoint import ClassInfo, Head
+from geoseg.engine import cells
 from geoseg.errors import CheckpointError, DeviceError
 from geoseg.grid import Grid
 from geoseg.models import build_model
 from geoseg.models.receptive import receptive_radius
-from geoseg.predict import NODATA, Placement, Runner
+from geoseg.predict import Placement, Runner
+from geoseg.scores import LABELS_ONLY, NODATA, Decision, Keep
 from geoseg.windows import Plan, TaperedPlan
 
 FLOAT32 = Placement(device="cpu", precision="float32")
@@ -53,7 +55,12 @@ class Fragile(nn.Module):
 
 
 def runner_for(model, channels=1, classes=3):
-    return Runner(model, mean=[0.0] * channels, std=[1.0] * channels, classes=classes, placement=FLOAT32)
+    return make_runner(model, [0.0] * channels, [1.0] * channels, classes)
+
+
+def make_runner(model, mean, std, classes, **decision):
+    heads = {"main": Head(classes=tuple(ClassInfo(name=f"class {i}", color="#000000") for i in range(classes)))}
+    return Runner(model, mean=mean, std=std, decision=Decision(heads=heads, **decision), placement=FLOAT32)
 
 
 def reader_for(data, valid):
@@ -69,8 +76,8 @@ def predict(reader, runner, plan, keep=LABELS_ONLY, batch=1, area=None):
         part = windows[start : start + batch]
         for cell, scores in zip(part, cells(reader, runner, plan, part, keep=keep, area=area), strict=True):
             assert (labels[cell.slices()] == 77).all()
-            labels[cell.slices()] = scores.labels
-            for name, array in scores.arrays().items():
+            labels[cell.slices()] = scores["labels"]
+            for name, array in scores.items():
                 whole = extras.setdefault(name, np.zeros((*array.shape[:-2], *plan.shape), np.uint8))
                 whole[..., *cell.slices()] = array
     return labels, extras
@@ -144,7 +151,7 @@ def test_tiles_equal_the_whole_scene(data):
     first, second = logits.topk(2, dim=0).values
     clear = ((first - second) > 1e-5 * logits.abs().max()).numpy() | ~valid
 
-    runner = Runner(model, mean=[50] * channels, std=[20] * channels, classes=3, placement=FLOAT32)
+    runner = make_runner(model, [50] * channels, [20] * channels, 3)
     labels, _ = predict(reader, runner, plan)
     assert np.array_equal(labels[clear], expected[clear])
 
@@ -177,12 +184,10 @@ def test_probabilities_are_the_softmax_and_nodata_is_apart():
 def test_temperature_softens_probabilities_and_leaves_labels():
     reader = reader_for(np.array([[[1, 3]]], np.uint8), np.ones((1, 2), bool))
     plan, keep = Plan(shape=(1, 2), cell_side=2), Keep(confidence=True)
-    sharp, soft = (
-        Runner(Identity(), mean=[0], std=[1], classes=7, temperature=t, placement=FLOAT32) for t in (1.0, 4.0)
-    )
+    sharp, soft = (make_runner(Identity(), [0], [1], 7, temperature=t) for t in (1.0, 4.0))
     (a,), (b,) = (list(cells(reader, r, plan, list(plan), keep=keep)) for r in (sharp, soft))
-    assert np.array_equal(a.labels, b.labels)
-    assert (b.confidence < a.confidence).all()
+    assert np.array_equal(a["labels"], b["labels"])
+    assert (b["confidence"] < a["confidence"]).all()
 
 
 def test_empty_cells_cost_no_forward_pass():
@@ -241,7 +246,7 @@ def test_out_of_memory_halves_the_batch_and_then_the_tile(caplog):
     pixels = np.random.default_rng(0).integers(0, 200, (1, 70, 70)).astype(np.uint8)
     reader = reader_for(pixels, np.ones((70, 70), bool))
     plan = Plan(shape=(70, 70), cell_side=70, halo=10, stride=2)
-    runner = Runner(Small(), mean=[100], std=[50], classes=3, placement=FLOAT32)
+    runner = make_runner(Small(), [100], [50], 3)
     expected, _ = predict(reader, runner, plan)
     runner.model.limit = 48 * 48
     labels, _ = predict(reader, runner, plan)
@@ -313,7 +318,7 @@ def blended_whole(model, pixels, valid, plan, mean, std):
 def test_blended_cells_equal_the_blended_whole_scene(data):
     pixels, valid = data.draw(scenes(channels=1, top=200))
     plan = data.draw(tapers_for(valid.shape, stride=2))
-    runner = Runner(Unbounded(), mean=[90], std=[60], classes=3, placement=FLOAT32)
+    runner = make_runner(Unbounded(), [90], [60], 3)
     labels, _ = predict(reader_for(pixels, valid), runner, plan, batch=data.draw(st.integers(1, 3)))
     sums = blended_whole(Unbounded(), pixels, valid, plan, 90, 60)
     first, second = np.sort(sums, axis=0)[:-3:-1]
@@ -328,7 +333,7 @@ def test_blended_bytes_do_not_depend_on_the_cell(data):
     plan = data.draw(tapers_for(valid.shape, stride=2))
     other = TaperedPlan(shape=plan.shape, cell_side=4 * plan.step, stride=2, step=plan.step, fade=plan.fade)
     keep = Keep(probabilities=True)
-    runner = Runner(Unbounded(), mean=[90], std=[60], classes=3, placement=FLOAT32)
+    runner = make_runner(Unbounded(), [90], [60], 3)
     one, two = (predict(reader_for(pixels, valid), runner, p, keep=keep)[1]["probabilities"] for p in (plan, other))
     assert np.array_equal(one, two)
 
@@ -360,7 +365,7 @@ def test_tiles_over_nothing_wanted_cost_no_forward_pass_and_change_nothing():
     valid = np.ones((40, 40), bool)
     valid[:24] = False
     plan = TaperedPlan(shape=(40, 40), cell_side=16, step=8, fade=4, stride=2)
-    runner = Runner(Counting(), mean=[90], std=[60], classes=3, placement=FLOAT32)
+    runner = make_runner(Counting(), [90], [60], 3)
     everywhere, _ = predict(reader_for(pixels, valid), runner, plan)
     many = sum(calls)
     calls.clear()

@@ -1,4 +1,4 @@
-"""evaluate(): rasters and vectors as reference, grids, classes, windows."""
+"""evaluate_prediction(): rasters and vectors as reference, grids, classes, windows."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from shapely import box
 import geoseg.evaluate as module
 from geoseg.checkpoint import ClassInfo
 from geoseg.errors import LabelsError, SceneError, UsageError
-from geoseg.evaluate import evaluate
+from geoseg.evaluate import evaluate_prediction
 from geoseg.grid import Grid
 from geoseg.metrics import ConfusionMatrix
 from geoseg.raster import RasterProfile, write_cog
@@ -69,7 +69,7 @@ def town(height: int = 20, width: int = 30) -> np.ndarray:
 
 def test_identity_is_perfect(tmp_path):
     path = write_raster(tmp_path / "a.tif", town())
-    scores = evaluate(path, path, classes=BOTH).scores
+    scores = evaluate_prediction(path, path, classes=BOTH).scores
     assert scores.mean_iou == scores.kappa == scores.accuracy == 1
     assert (scores.pixels, scores.ignored, scores.unpredicted) == (20 * 29, 20, 0)
     assert [s.name for s in scores.classes] == ["background", "building", "road"]
@@ -82,7 +82,7 @@ def test_cutting_into_windows_changes_nothing(tmp_path, monkeypatch, data, side)
     shape = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     maps = hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 255]))
     target, predicted = data.draw(maps), data.draw(maps)
-    scores = evaluate(
+    scores = evaluate_prediction(
         write_raster(tmp_path / "p.tif", predicted), write_raster(tmp_path / "t.tif", target), classes=BOTH
     ).scores
     expected = ConfusionMatrix(("background", *BOTH))
@@ -94,29 +94,29 @@ def test_a_window_scores_only_its_pixels(tmp_path):
     predicted, target = town(), town()
     target[:, 15:] = 1
     paths = write_raster(tmp_path / "p.tif", predicted), write_raster(tmp_path / "t.tif", target)
-    left = evaluate(*paths, classes=BOTH, window=Window(row=0, col=0, height=20, width=15))
+    left = evaluate_prediction(*paths, classes=BOTH, window=Window(row=0, col=0, height=20, width=15))
     assert left.scores.accuracy == 1
     assert left.scores.pixels == 300
     assert "15 x 20 pixels" in left.table()
-    right = evaluate(*paths, classes=BOTH, window=Window(row=1, col=15, height=19, width=15))
+    right = evaluate_prediction(*paths, classes=BOTH, window=Window(row=1, col=15, height=19, width=15))
     assert right.scores.accuracy == 0
     assert "from column 15, row 1" in right.table()
     assert right.to_dict()["window"] == [15, 1, 15, 19]
     with pytest.raises(UsageError, match=r"window=20,0,11,20 sticks out of .*p.tif \(30 x 20 pixels\)"):
-        evaluate(*paths, classes=BOTH, window=Window(row=0, col=20, height=20, width=11))
+        evaluate_prediction(*paths, classes=BOTH, window=Window(row=0, col=20, height=20, width=11))
 
 
 def test_a_reference_shifted_by_whole_pixels(tmp_path):
     predicted = town()
     path = write_raster(tmp_path / "p.tif", predicted)
     part = write_raster(tmp_path / "part.tif", predicted[2:10, 5:25], TRANSFORM @ Affine.translation(5, 2))
-    scores = evaluate(path, part, classes=BOTH).scores
+    scores = evaluate_prediction(path, part, classes=BOTH).scores
     assert scores.accuracy == 1
     assert scores.pixels == 160
     larger = np.full((26, 40), 255, np.uint8)
     larger[3:23, 4:34] = predicted
     beyond = write_raster(tmp_path / "beyond.tif", larger, TRANSFORM @ Affine.translation(-4, -3))
-    scores = evaluate(path, beyond, classes=BOTH).scores
+    scores = evaluate_prediction(path, beyond, classes=BOTH).scores
     assert scores.accuracy == 1
     assert scores.pixels == 20 * 29
 
@@ -138,14 +138,14 @@ def test_another_lattice_is_refused_with_both_grids(tmp_path, transform, crs):
     with pytest.raises(
         LabelsError, match=r"not on the pixel lattice .*30 x 20 pixels in .*, not 30 x 20 pixels in WGS"
     ):
-        evaluate(path, other, classes=BOTH)
+        evaluate_prediction(path, other, classes=BOTH)
 
 
 def test_a_reference_elsewhere_is_refused(tmp_path):
     path = write_raster(tmp_path / "p.tif", town())
     other = write_raster(tmp_path / "t.tif", town(), TRANSFORM @ Affine.translation(30, 0))
     with pytest.raises(LabelsError, match="lies outside"):
-        evaluate(path, other, classes=BOTH)
+        evaluate_prediction(path, other, classes=BOTH)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -153,14 +153,14 @@ def test_a_reference_without_georeference_is_laid_pixel_by_pixel(tmp_path, caplo
     path = write_raster(tmp_path / "p.tif", town())
     plain = write_raster(tmp_path / "t.tif", town(), Affine.identity(), None)
     with caplog.at_level(logging.WARNING, "geoseg"):
-        assert evaluate(path, plain, classes=BOTH).scores.accuracy == 1
+        assert evaluate_prediction(path, plain, classes=BOTH).scores.accuracy == 1
     assert "has no georeference" in caplog.text
     caplog.clear()
-    assert evaluate(plain, plain, classes=BOTH).scores.accuracy == 1
+    assert evaluate_prediction(plain, plain, classes=BOTH).scores.accuracy == 1
     assert not caplog.records
     smaller = write_raster(tmp_path / "s.tif", town(19), Affine.identity(), None)
     with pytest.raises(LabelsError, match="30 x 19 pixels in no CRS"):
-        evaluate(path, smaller, classes=BOTH)
+        evaluate_prediction(path, smaller, classes=BOTH)
 
 
 def test_unpredicted_pixels_are_counted_apart(tmp_path):
@@ -169,7 +169,7 @@ def test_unpredicted_pixels_are_counted_apart(tmp_path):
     target = town()
     target[0] = 255
     paths = write_raster(tmp_path / "p.tif", predicted), write_raster(tmp_path / "t.tif", target)
-    scores = evaluate(*paths, classes=BOTH).scores
+    scores = evaluate_prediction(*paths, classes=BOTH).scores
     assert (scores.pixels, scores.ignored, scores.unpredicted) == (19 * 24, 30 + 19, 19 * 5)
     assert scores.accuracy == 1
 
@@ -181,19 +181,19 @@ def test_values_that_are_no_class_are_refused(tmp_path):
     bad = write_raster(tmp_path / "bad.tif", odd)
     message = r"bad.tif has the value 7. Expected class indices 0 to 2 \(background, building, road\), or 255"
     with pytest.raises(LabelsError, match=message):
-        evaluate(bad, good, classes=BOTH)
+        evaluate_prediction(bad, good, classes=BOTH)
     with pytest.raises(LabelsError, match=message):
-        evaluate(good, bad, classes=BOTH)
+        evaluate_prediction(good, bad, classes=BOTH)
     large = town().astype(np.int16)
     large[large == 255] = -1
     signed = write_raster(tmp_path / "signed.tif", large, nodata=-1)
-    assert evaluate(good, signed, classes=BOTH).scores.accuracy == 1
+    assert evaluate_prediction(good, signed, classes=BOTH).scores.accuracy == 1
     large[0, 0] = 1000
     with pytest.raises(LabelsError, match="has the value 1000"):
-        evaluate(good, write_raster(tmp_path / "large.tif", large, nodata=-1), classes=BOTH)
+        evaluate_prediction(good, write_raster(tmp_path / "large.tif", large, nodata=-1), classes=BOTH)
     for values in (town().astype(np.float32), np.stack([town()] * 3)):
         with pytest.raises(LabelsError, match="Expected class indices: one band of whole numbers"):
-            evaluate(good, write_raster(tmp_path / "other.tif", values, nodata=None), classes=BOTH)
+            evaluate_prediction(good, write_raster(tmp_path / "other.tif", values, nodata=None), classes=BOTH)
 
 
 # ---------------------------------------------------------------------------------------------------- vector
@@ -202,12 +202,12 @@ def test_values_that_are_no_class_are_refused(tmp_path):
 def test_vector_reference_equals_its_raster(tmp_path):
     path = write_raster(tmp_path / "p.tif", town())
     labels = write_boxes(tmp_path / "l.gpkg", [(3, 2, 12, 8), (0, 12, 30, 15)], kind=["building", "road"])
-    scores = evaluate(path, labels, classes=BOTH).scores
+    scores = evaluate_prediction(path, labels, classes=BOTH).scores
     assert scores.accuracy == 1
     assert (scores.pixels, scores.unpredicted) == (20 * 29, 20)
     degrees = tmp_path / "l.geojson"
     pyogrio.write_dataframe(gpd.read_file(labels).to_crs(4326), degrees)
-    assert evaluate(path, degrees, classes=BOTH).scores == scores
+    assert evaluate_prediction(path, degrees, classes=BOTH).scores == scores
 
 
 def test_what_the_reference_does_not_know_is_not_scored(tmp_path, caplog):
@@ -215,7 +215,7 @@ def test_what_the_reference_does_not_know_is_not_scored(tmp_path, caplog):
     path = write_named(tmp_path / "p.tif", town(), "background", *BOTH)
     labels = write_boxes(tmp_path / "l.gpkg", [(3, 2, 12, 8)], kind=["building"])
     with caplog.at_level(logging.WARNING, "geoseg"):
-        result = evaluate(path, labels)
+        result = evaluate_prediction(path, labels)
     assert [s.name for s in result.scores.classes] == ["background", "building"]
     assert result.merged == ("road",)
     assert result.table().splitlines()[-1] == "counted as background: road"
@@ -224,7 +224,7 @@ def test_what_the_reference_does_not_know_is_not_scored(tmp_path, caplog):
         f"{path}: road counts as background: the reference does not tell it apart"
     ]
     # Unless it is asked for: then the reference is taken to know that there is none.
-    result = evaluate(path, labels, classes=BOTH)
+    result = evaluate_prediction(path, labels, classes=BOTH)
     assert result.scores.absent == ("road",)
     assert result.scores["road"].precision == 0
     assert result.merged == ()
@@ -236,7 +236,7 @@ def test_labelled_area(tmp_path):
     path = write_raster(tmp_path / "p.tif", predicted)
     labels = write_boxes(tmp_path / "l.gpkg", [(3, 2, 12, 8), (0, 12, 30, 15)], kind=["building", "road"])
     area = write_boxes(tmp_path / "area.geojson", [(0, 0, 15, 20)])
-    scores = evaluate(path, labels, classes=BOTH, labelled_area=area).scores
+    scores = evaluate_prediction(path, labels, classes=BOTH, labelled_area=area).scores
     assert scores.accuracy == 1
     assert scores.pixels == 15 * 20
     assert scores.ignored == 15 * 20
@@ -251,21 +251,21 @@ def test_rasters_are_matched_by_class_name(tmp_path, caplog):
     swapped[0, :3] = 3
     target = write_named(tmp_path / "t.tif", swapped, "background", "road", "building", "water")
     with caplog.at_level(logging.WARNING, "geoseg"):
-        result = evaluate(predicted, target)
+        result = evaluate_prediction(predicted, target)
     assert result.scores.accuracy == 1
     assert result.merged == ()
     assert "t.tif: water counts as background: it is not scored" in caplog.text
-    only = evaluate(predicted, target, classes=("road",))
+    only = evaluate_prediction(predicted, target, classes=("road",))
     assert [s.name for s in only.scores.classes] == ["background", "road"]
     assert only.merged == ("building",)
     strange = write_named(tmp_path / "s.tif", town(), "other", "tree", "hut")
     with pytest.raises(LabelsError, match=r"s.tif knows other, tree, hut, .*p.tif background, building, road"):
-        evaluate(predicted, strange)
+        evaluate_prediction(predicted, strange)
 
 
 def test_a_raster_names_its_own_classes(tmp_path):
     path = write_named(tmp_path / "p.tif", town(), "background", *BOTH)
-    scores = evaluate(path, path).scores
+    scores = evaluate_prediction(path, path).scores
     assert scores.mean_iou == 1
     assert (scores.pixels, scores.ignored) == (20 * 29, 20)
 
@@ -273,26 +273,26 @@ def test_a_raster_names_its_own_classes(tmp_path):
 def test_classes_that_are_not_there(tmp_path):
     path = write_raster(tmp_path / "p.tif", town())
     with pytest.raises(UsageError, match=r"does not name its classes.*--classes building,road"):
-        evaluate(path, path)
+        evaluate_prediction(path, path)
     labels = write_boxes(tmp_path / "l.gpkg", [(3, 2, 12, 8)], kind=["tree"])
     with pytest.raises(LabelsError, match=r"l.gpkg does not say of its features whether they are hut or shed"):
-        evaluate(path, labels, classes=("hut", "shed"))
+        evaluate_prediction(path, labels, classes=("hut", "shed"))
     named = write_named(tmp_path / "n.tif", town(), "background", *BOTH)
     with pytest.raises(UsageError, match=r"class='hut' is not in .*n.tif. Expected some of background, building, road"):
-        evaluate(named, named, classes=("hut",))
+        evaluate_prediction(named, named, classes=("hut",))
 
 
 def test_missing_files(tmp_path):
     path = write_raster(tmp_path / "p.tif", town())
     with pytest.raises(SceneError, match=r"none.tif"):
-        evaluate(tmp_path / "none.tif", path, classes=BOTH)
+        evaluate_prediction(tmp_path / "none.tif", path, classes=BOTH)
     with pytest.raises(LabelsError, match=r"none.gpkg does not exist"):
-        evaluate(path, tmp_path / "none.gpkg", classes=BOTH)
+        evaluate_prediction(path, tmp_path / "none.gpkg", classes=BOTH)
 
 
 def test_as_json(tmp_path):
     path = write_raster(tmp_path / "p.tif", np.zeros((3, 3), np.uint8))
-    result = evaluate(path, path, classes=("building",))
+    result = evaluate_prediction(path, path, classes=("building",))
     values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert values["classes"]["building"]["iou"] is None
     assert values["absent"] == ["building"]

@@ -18,7 +18,7 @@ from geoseg.config import load_config
 from geoseg.errors import ConfigError, OutputError, OutputExistsError, TrainingError, UsageError
 from geoseg.losses import parse_mixture
 from geoseg.predict import Placement
-from geoseg.training.fit import check_run, checkpoint_keys, train
+from geoseg.training.fit import check_run, checkpoint_keys, train_model
 from geoseg.training.journal import Epoch
 from geoseg.training.samples import IGNORED, Statistics
 from geoseg.training.task import Average, Segmentation, merge_unknown, rate
@@ -183,7 +183,7 @@ def test_without_decay_the_average_is_the_network():
 def test_a_run_folder_holds_checkpoint_config_and_metrics(tiles, tmp_path):
     seen: list[Epoch] = []
     config = tiny(tiles, licence="CC0-1.0", origin="drawn")
-    path = train(config, tmp_path / "run", on_epoch=seen.append)
+    path = train_model(config, tmp_path / "run", on_epoch=seen.append)
     assert {item.name for item in (tmp_path / "run").iterdir()} == {"model.safetensors", "config.yaml", "metrics.csv"}
     header = load_checkpoint(path).header
     assert [item.name for item in header.classes] == ["background", "building"]
@@ -215,13 +215,14 @@ def test_a_run_folder_holds_checkpoint_config_and_metrics(tiles, tmp_path):
 
 
 def test_the_same_run_gives_the_same_bytes(tiles, tmp_path):
-    first, second = (train(tiny(tiles), tmp_path / name).read_bytes() for name in "ab")
+    first, second = (train_model(tiny(tiles), tmp_path / name).read_bytes() for name in "ab")
     assert first == second
-    assert first != train(tiny(tiles, seed=1), tmp_path / "c").read_bytes()
+    assert first != train_model(tiny(tiles, seed=1), tmp_path / "c").read_bytes()
 
 
-def test_it_learns(tmp_path):
-    """Bright squares on dark ground."""
+@pytest.fixture
+def squares(tmp_path):
+    """A configuration to learn bright squares on dark ground by, in seconds."""
     rng = np.random.default_rng(0)
     data = rng.integers(20, 80, (3, 160, 192), dtype=np.uint8)
     boxes = []
@@ -231,10 +232,14 @@ def test_it_learns(tmp_path):
             boxes.append((col, row, col + 11, row + 9))
     image = write_raster(tmp_path / "scene.tif", data)
     labels = write_boxes(tmp_path / "labels.geojson", boxes)
-    seen: list[Epoch] = []
+    source = {"scene": str(image), "labels": str(labels)}
     changes = {"epochs": 3, "steps_per_epoch": 25, "batch_size": 4, "tile_size": 48, "optimizer.lr": 0.01}
-    config = load_config(None, TINY | changes | {"data.sources": [{"scene": str(image), "labels": str(labels)}]})
-    train(config, tmp_path / "run", on_epoch=seen.append)
+    return TINY | changes | {"data.sources": [source]}
+
+
+def test_it_learns(tmp_path, squares):
+    seen: list[Epoch] = []
+    train_model(load_config(None, squares), tmp_path / "run", on_epoch=seen.append)
     assert seen[-1].iou["building"] > 0.8
     assert seen[-1].loss < seen[0].loss
 
@@ -242,7 +247,7 @@ def test_it_learns(tmp_path):
 def test_without_validation_ground_the_last_epoch_stays(tiles, tmp_path):
     seen: list[Epoch] = []
     source = {"folder": str(tiles), "split": "train"}
-    path = train(tiny(tiles, **{"data.sources": [source]}), tmp_path / "run", on_epoch=seen.append)
+    path = train_model(tiny(tiles, **{"data.sources": [source]}), tmp_path / "run", on_epoch=seen.append)
     assert all(epoch.saved and epoch.mean_iou is None for epoch in seen)
     assert load_checkpoint(path).header.metrics == {"iou": {}}
 
@@ -287,12 +292,12 @@ def test_the_mean_is_over_the_classes_there_are():
 
 
 def test_a_run_starts_from_a_checkpoint_and_keeps_its_normalisation(tiles, tmp_path):
-    first = train(tiny(tiles), tmp_path / "first")
+    first = train_model(tiny(tiles), tmp_path / "first")
     start = load_checkpoint(first)
     header = start.header.model_copy(update={"mean": (1.0, 2.0, 3.0)})
     save_checkpoint(tmp_path / "other.safetensors", header, start.state_dict)
     config = tiny(tiles, epochs=1, steps_per_epoch=1, **{"optimizer.lr": 1e-12})
-    second = load_checkpoint(train(config, tmp_path / "second", init=str(tmp_path / "other.safetensors")))
+    second = load_checkpoint(train_model(config, tmp_path / "second", init=str(tmp_path / "other.safetensors")))
     assert second.header.mean == (1.0, 2.0, 3.0)
     for name, tensor in start.state_dict.items():
         if name.endswith("weight"):
@@ -310,15 +315,15 @@ def test_a_run_starts_from_a_checkpoint_and_keeps_its_normalisation(tiles, tmp_p
     ],
 )
 def test_a_checkpoint_of_another_shape_is_refused(tiles, tmp_path, changes, said):
-    path = train(tiny(tiles), tmp_path / "first")
+    path = train_model(tiny(tiles), tmp_path / "first")
     with pytest.raises(UsageError, match=f"the checkpoint's {said} is"):
-        train(tiny(tiles, **changes), tmp_path / "second", init=str(path))
+        train_model(tiny(tiles, **changes), tmp_path / "second", init=str(path))
     assert not (tmp_path / "second").exists()
 
 
 def test_a_cell_that_the_model_cannot_have_is_refused(tiles, tmp_path):
     with pytest.raises(ConfigError, match="cell_side=66 is no multiple of the model's stride 4"):
-        train(tiny(tiles, cell_side=66), tmp_path / "run")
+        train_model(tiny(tiles, cell_side=66), tmp_path / "run")
 
 
 # --- runs that end badly
@@ -326,14 +331,14 @@ def test_a_cell_that_the_model_cannot_have_is_refused(tiles, tmp_path):
 
 def test_an_existing_run_is_kept_unless_replacing_it_is_asked_for(tiles, tmp_path):
     run = tmp_path / "run"
-    path = train(tiny(tiles), run)
+    path = train_model(tiny(tiles), run)
     before = path.read_bytes()
     with pytest.raises(OutputExistsError, match="exists and is not empty"):
-        train(tiny(tiles), run)
+        train_model(tiny(tiles), run)
     with pytest.raises(UsageError):
-        train(tiny(tiles, loss="nonsense"), run, overwrite=True)
+        train_model(tiny(tiles, loss="nonsense"), run, overwrite=True)
     assert path.read_bytes() == before
-    train(tiny(tiles, seed=1, epochs=1), run, overwrite=True)
+    train_model(tiny(tiles, seed=1, epochs=1), run, overwrite=True)
     assert path.read_bytes() != before
     assert len((run / "metrics.csv").read_text().splitlines()) == 2
 
@@ -350,7 +355,7 @@ def test_an_empty_folder_is_written_and_a_file_is_not(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_files(tiles, tmp_path):
     with pytest.raises(TrainingError, match=r"step \d+ \(samples of .*tile_\d.*Lower the learning rate \(now 1e\+30\)"):
-        train(tiny(tiles, steps_per_epoch=40, **{"optimizer.lr": 1e30}), tmp_path / "run")
+        train_model(tiny(tiles, steps_per_epoch=40, **{"optimizer.lr": 1e30}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -363,30 +368,41 @@ def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(tiles, tmp_
 
     monkeypatch.setattr(Segmentation, "partial_terms", spoilt)
     with pytest.raises(TrainingError, match="in step 4"):
-        train(tiny(tiles), tmp_path / "run")
+        train_model(tiny(tiles), tmp_path / "run")
     assert load_checkpoint(tmp_path / "run" / "model.safetensors").header.metrics["iou"]["all"]
 
 
-def test_an_interrupt_keeps_what_there_is_and_is_passed_on(tiles, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("step", "note"),
+    [
+        (0, "Nothing was learnt yet: {run} is as it was."),
+        (2, "{run}/model.safetensors holds what was learnt before the end of the first epoch."),
+        (4, "{run}/model.safetensors holds the best of 1 epoch."),
+    ],
+)
+def test_an_interrupt_keeps_what_there_is_and_is_passed_on(tiles, tmp_path, monkeypatch, step, note):
     import signal
 
     before = signal.getsignal(signal.SIGINT)
     whole = Segmentation.partial_terms
 
     def interrupted(self, *batch):
-        if self.global_step == 2:
+        if self.global_step == step:
             raise KeyboardInterrupt
         return whole(self, *batch)
 
     monkeypatch.setattr(Segmentation, "partial_terms", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny(tiles), tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train_model(tiny(tiles), tmp_path / "run")
+    assert caught.value.__notes__ == [note.format(run=tmp_path / "run")]
     assert signal.getsignal(signal.SIGINT) is before
-    assert load_checkpoint(tmp_path / "run" / "model.safetensors").header.metrics == {"iou": {}}
+    assert (tmp_path / "run").exists() == (step > 0)
+    if step == 2:
+        assert load_checkpoint(tmp_path / "run" / "model.safetensors").header.metrics == {"iou": {}}
 
 
 def test_the_trainer_is_silent(tiles, tmp_path, capfd):
-    train(tiny(tiles), tmp_path / "run")
+    train_model(tiny(tiles), tmp_path / "run")
     out, err = capfd.readouterr()
     assert out == ""
     assert "rain" not in err, err
@@ -401,7 +417,7 @@ def test_every_shipped_config_makes_a_step(path, tmp_path):
     if "road" in config.class_names:
         sources.append({"synthetic": 1, "size": 96, "gsd_range": [0.5, 0.5]})
     small = {"data.sources": sources, "epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "tile_size": 32}
-    checkpoint = load_checkpoint(train(load_config(path, small), tmp_path / "run"))
+    checkpoint = load_checkpoint(train_model(load_config(path, small), tmp_path / "run"))
     assert [item.name for item in checkpoint.header.classes] == list(config.class_names)
 
 
@@ -410,7 +426,43 @@ def test_uint16_scenes_of_other_bands_train_too(tmp_path):
     image = write_raster(tmp_path / "scene.tif", data)
     labels = write_boxes(tmp_path / "labels.geojson", [(4, 4, 20, 30), (30, 50, 60, 60)])
     source = {"scene": str(image), "labels": str(labels), "bands": [4, 2]}
-    path = train(load_config(None, TINY | {"data.sources": [source]}), tmp_path / "run")
+    path = train_model(load_config(None, TINY | {"data.sources": [source]}), tmp_path / "run")
     header = load_checkpoint(path).header
     assert (len(header.bands), header.dtype) == (2, "uint16")
     assert header.value_range[0][1] > 2000
+
+
+# --- a single logit, and networks without padding
+
+
+def test_a_single_logit_is_trained_saved_validated_and_started_from(tiles, squares, tmp_path):
+    config = load_config(None, squares | {"task": "binary"})
+    epochs: list[Epoch] = []
+    path = train_model(config, tmp_path / "run", device="cpu", on_epoch=epochs.append)
+    checkpoint = load_checkpoint(path)
+    (head,) = checkpoint.header.heads.values()
+    assert (head.task, head.channels) == ("binary", 1)
+    assert checkpoint.build()(torch.zeros(1, 3, 16, 16)).shape == (1, 1, 16, 16)
+    assert epochs[-1].iou["building"] > 0.8
+    again = load_config(None, squares | checkpoint_keys(str(path)))
+    assert again.task == "binary"
+    train_model(again.model_copy(update={"epochs": 1}), tmp_path / "again", device="cpu", init=str(path))
+    with pytest.raises(UsageError, match="task"):
+        train_model(tiny(tiles), tmp_path / "other", device="cpu", init=str(path))
+
+
+def test_a_single_logit_is_for_two_classes(tiles):
+    with pytest.raises(ConfigError, match="two classes"):
+        tiny(tiles, task="binary", classes=[{"name": name} for name in ("background", "building", "road")])
+
+
+def test_a_network_without_padding_learns_from_the_middle_of_its_samples(squares, tmp_path):
+    config = load_config(None, squares | {"arch_args": {"width": 4, "depth": 1, "padding": "valid"}})
+    epochs: list[Epoch] = []
+    path = train_model(config, tmp_path / "run", device="cpu", on_epoch=epochs.append)
+    assert load_checkpoint(path).build().margin == 8
+    assert epochs[-1].iou["building"] > 0.8
+    with pytest.raises(ConfigError, match="leaves nothing to learn from"):
+        train_model(
+            config.model_copy(update={"tile_size": 32, "arch_args": {**config.arch_args, "depth": 2}}), tmp_path
+        )

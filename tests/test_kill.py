@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -198,10 +199,14 @@ def test_interrupted(start, work, tmp_path, send, code, options):
     returned, out, err = run.end(20)
     assert (returned, out) == (code, "")
     assert time.monotonic() - begun < 10
-    assert err == {130: "Interrupted.\n", 143: "Terminated.\n"}[code]
+    word = {130: "Interrupted", 143: "Terminated"}[code]
+    said = re.fullmatch(rf"{word}\. (\d+) of {CELLS} cells are finished\. Go on with --resume\.\n", err)
+    assert said
     assert names(tmp_path) == [SPOOL]
     assert gone(children)
-    assert 5 <= finish(start, work, tmp_path) < CELLS
+    found = finish(start, work, tmp_path)
+    assert 5 <= found < CELLS
+    assert int(said[1]) <= found  # those of a batch are counted together
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.4, 0.8, 1.6])

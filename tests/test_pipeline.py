@@ -19,12 +19,14 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasters import UTM, contents, digests, noise, write_raster
 
-from geoseg import pipeline
-from geoseg.checkpoint import load_checkpoint
-from geoseg.errors import GeosegError, OutputExistsError
+from geoseg import pipeline, preflight
+from geoseg.checkpoint import ClassInfo, Head, load_checkpoint, save_checkpoint
+from geoseg.errors import GeosegError, OutputExistsError, UsageError
+from geoseg.models import MODELS, build_model
+from geoseg.models.receptive import receptive_radius
 from geoseg.parallel import Inline, Processes, Scheduler, Threads
 from geoseg.pipeline import Products, Settings, predict_scene
-from geoseg.predict import NODATA
+from geoseg.scores import NODATA
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -374,13 +376,22 @@ def test_overwriting_gives_the_same_bytes(road, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"settings": Settings(precision="float32", device="cpu", tile_size=100)},
-        {"settings": Settings(precision="bfloat16", device="cpu", tile_size=84)},
-        {"settings": Settings(precision="float32", device="cpu", tile_size=84, bands=(3, 2, 1))},
-        {"settings": Settings(precision="float32", device="cpu", tile_size=84, nodata=3)},
-        {"products": {"confidence": "c.tif"}},
-        {"touched": True},
-        {"model": True},
+        {
+            "settings": Settings(precision="float32", device="cpu", tile_size=100),
+            "says": "--tile-size was 84, now 100. ",
+        },
+        {
+            "settings": Settings(precision="bfloat16", device="cpu", tile_size=84),
+            "says": "--precision was float32, now bfloat16. ",
+        },
+        {
+            "settings": Settings(precision="float32", device="cpu", tile_size=84, bands=(3, 2, 1)),
+            "says": r"--bands was \[1, 2, 3\], now \[3, 2, 1\]. ",
+        },
+        {"settings": Settings(precision="float32", device="cpu", tile_size=84, nodata=3), "says": "--nodata differs. "},
+        {"products": {"confidence": "c.tif"}, "says": "--confidence was off, now on. "},
+        {"touched": True, "says": "the scene differs. "},
+        {"model": True, "says": "--model differs. "},
     ],
     ids=["tile size", "precision", "bands", "nodata", "products", "scene touched", "model"],
 )
@@ -399,7 +410,7 @@ def test_resuming_another_run_is_refused(road, models, tmp_path, options):
     if "model" in options:
         model = models(3, constant=1)
     before = contents(tmp_path)
-    with pytest.raises(GeosegError, match=r"of another run: .* differ") as refused:
+    with pytest.raises(GeosegError, match=rf"of another run: {options['says']}") as refused:
         predict_scene(
             copy,
             model,
@@ -429,7 +440,7 @@ def test_a_name_taken_during_the_run(road, tmp_path, product):
     assert bytes_with(road, tmp_path, resume=True) == road[2]
 
 
-@pytest.mark.parametrize("stage", ["write_cog", "polygonize", "write_layers"])
+@pytest.mark.parametrize("stage", ["write_cog", "polygonize", "write_polygons"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_failure_while_writing_leaves_the_spool_alone(road, tmp_path, monkeypatch, stage, error):
     def fail(*args, **kwargs):
@@ -540,15 +551,56 @@ def test_what_is_said_of_the_run(models, tmp_path):
     assert done.classes == ("background", "building", "road")
     said = json.loads(json.dumps(done.to_dict()))
     assert said["paths"] == {"labels": str(tmp_path / "out.tif"), "vectors": str(tmp_path / "v.gpkg")}
+    assert said["side_files"] == [str(tmp_path / name) for name in ("out.tif.aux.xml", "out.qml")]
     assert said["features"] == {
         layer: len(geopandas.read_file(tmp_path / "v.gpkg", layer=layer)) for layer in ("buildings", "road_surfaces")
     }
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"bands": "rgb"}, "bands='rgb' is no list of bands"),
+        ({"bands": 3}, "bands=3 is no list of bands"),
+        ({"bands": (1, None)}, r"bands=\(1, None\) is no list of bands"),
+        ({"tile_size": "512"}, "tile_size='512' is of the wrong kind. Expected a whole number, 'auto' or None"),
+        ({"overlap": 1.5}, "overlap=1.5 is of the wrong kind"),
+        ({"batch_size": "all"}, "batch_size='all' is of the wrong kind"),
+    ],
+)
+def test_settings_of_the_wrong_kind(wrong, says):
+    with pytest.raises(UsageError, match=says):
+        Settings(**wrong)
+
+
+def test_products_of_the_wrong_kind(tmp_path):
+    for wrong in ({"labels": None}, {"labels": 3}, {"labels": "a.tif", "vectors": True}):
+        with pytest.raises(UsageError, match=r"is no path\. Expected text or a Path"):
+            Products(**wrong)
+    for wrong in ({"products": "out.tif"}, {"products": {"labels": "out.tif"}}, {"settings": {"nodata": 3}}):
+        with pytest.raises(UsageError, match=r"of the wrong kind\. Expected Products"):
+            predict_scene(tmp_path / "scene.tif", **wrong)
+    text = Products(labels="a.tif", vectors="b.gpkg")
+    assert text == Products(labels=Path("a.tif"), vectors=Path("b.gpkg"))
+    assert text.paths() == {"labels": Path("a.tif"), "vectors": Path("b.gpkg")}
+
+
+def test_auto_and_lists_are_taken_as_the_command_line_does(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 50, 60)))
+    found = []
+    for name, settings_ in (
+        ("a.tif", Settings(precision="float32", bands=[1, 2, 3])),
+        ("b.tif", Settings(precision="float32", bands=(1, 2, 3), tile_size="auto", overlap="auto", batch_size="auto")),
+    ):
+        predict_scene(scene, models(3), products=Products(labels=str(tmp_path / name)), settings=settings_)
+        found.append((tmp_path / name).read_bytes())
+    assert found[0] == found[1]
+
+
 def test_default_names():
-    assert Products.beside_caller("folder/town.tif", "unet").paths() == {"labels": Path("town_unet.tif")}
-    assert Products.beside_caller("town.tif", "runs/a/model.safetensors").labels == Path("town_model.tif")
-    assert Products.beside_caller("town.tif", "unet", Path("x.tif"), vectors=Path("v")).paths() == {
+    assert Products.beside_caller("folder/town.tif", ["unet"]).paths() == {"labels": Path("town_unet.tif")}
+    assert Products.beside_caller("town.tif", ["runs/a/model.safetensors"]).labels == Path("town_model.tif")
+    assert Products.beside_caller("town.tif", ["unet"], Path("x.tif"), vectors=Path("v")).paths() == {
         "labels": Path("x.tif"), "vectors": Path("v")
     }  # fmt: skip
 
@@ -559,3 +611,187 @@ def test_the_log_is_silent_when_there_is_nothing_to_say(models, tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         predict_scene(scene, models(3), products=products_in(tmp_path, **ALL), backend=Inline())
     assert caplog.text == ""
+
+
+# ---- unbounded context
+
+
+class Unbounded(torch.nn.Module):
+    """A network whose every logit depends on all that it sees."""
+
+    stride, bounded = 2, False
+
+    def __init__(self, in_channels, classes):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(in_channels, classes, 3, padding=1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x - 2 * x.mean((2, 3), keepdim=True)
+
+
+@pytest.fixture
+def unbounded(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "unbounded", Unbounded)
+    torch.manual_seed(0)
+    header = load_checkpoint(write_checkpoint(tmp_path / "bounded.safetensors")).header
+    fields = {"arch": "unbounded", "arch_args": {}, "receptive_radius": None, "cell_side": 64, "stride": 2}
+    path = tmp_path / "unbounded.safetensors"
+    save_checkpoint(path, header.model_copy(update=fields), Unbounded(3, 3).state_dict(), half=False)
+    return path
+
+
+def test_unbounded_context_is_blended_the_same_by_any_road(tmp_path, unbounded, monkeypatch):
+    monkeypatch.setattr(preflight, "_TAPERED_CELL", 90)
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 250, 300), 1), **UTM)
+    products = products_in(tmp_path, **RASTERS)
+    done = predict_scene(scene, unbounded, products=products, settings=FLOAT32, backend=Inline())
+    assert (done.cells, done.tile_size, done.overlap) == (12, 64, 16)
+    with rasterio.open(tmp_path / "out.tif") as src:
+        assert src.tags()["GEOSEG_BLEND"] == "taper"
+        assert len(np.unique(src.read(1))) > 1
+    first = digests(tmp_path)
+
+    calls = []
+
+    def stop(done, total):
+        calls.append(done)
+        if done == 5:
+            raise KeyboardInterrupt
+
+    again = {"settings": FLOAT32, "overwrite": True, "products": products}
+    with pytest.raises(KeyboardInterrupt):
+        predict_scene(scene, unbounded, backend=Threads(3), progress=stop, **again)
+    done = predict_scene(scene, unbounded, backend=Threads(2), resume=True, **again)
+    assert done.resumed == 5
+    assert digests(tmp_path) == first
+
+
+# ---- several heads, several models
+
+
+HEADS = {
+    "surface": Head(classes=CLASSES),
+    "height": Head(task="regression", scale=3.0, offset=7.0, unit="m"),
+    "flags": Head(task="multilabel", classes=(ClassInfo(name="cloud", color="#ffffff"), CLASSES[1])),
+    "wet": Head(task="binary", classes=(CLASSES[0], ClassInfo(name="water", color="#0000ff"))),
+}
+
+
+def test_a_raster_for_each_head(tmp_path):
+    model = write_checkpoint(tmp_path / "m.safetensors", heads=HEADS, cell_side=64)
+    data = noise((3, 150, 130), 1)
+    data[:, 10:40, 20:50] = 0
+    scene = write_raster(tmp_path / "scene.tif", data, nodata=0, **UTM)
+    out = tmp_path / "out"
+    out.mkdir()
+    products = products_in(out, vectors="out.gpkg", probabilities="p.tif", confidence="c.tif")
+    done = predict_scene(scene, model, products=products, settings=FLOAT32)
+    assert {path.name for path in done.paths.values()} == {
+        "out_surface.tif", "c_surface.tif", "p_surface.tif", "out_height.tif", "out_flags.tif", "c_flags.tif",
+        "p_flags.tif", "out_wet.tif", "c_wet.tif", "p_wet.tif", "out.gpkg",
+    }  # fmt: skip
+    assert next(iter(done.paths)) == "labels_flags"  # heads are in the order of their names
+    styles = {"out_surface.qml", "out_wet.qml"}
+    assert {path.name for path in out.iterdir() if path.suffix == ".qml"} == styles
+
+    with torch.inference_mode():
+        x = (np.where(data.any(0), data, 100).astype(np.float32) - 100) / 50
+        z = load_checkpoint(model).build()(torch.from_numpy(np.pad(x, [(0, 0), (10, 10), (10, 10)], "reflect"))[None])
+    z = z[0, :, 10:160, 10:140].numpy()
+    valid = data.any(0)
+    with rasterio.open(out / "out_height.tif") as src:
+        assert (src.dtypes, src.units, src.descriptions) == (("float32",), ("m",), ("height",))
+        assert np.isnan(src.nodata)
+        found = src.read(1)
+        np.testing.assert_array_equal(np.isnan(found), ~valid)
+        np.testing.assert_allclose(found[valid], (z[2] * 3 + 7)[valid], atol=1e-3)
+        assert np.isfinite(src.read(1, out_shape=(75, 65))).any()
+    with rasterio.open(out / "out_flags.tif") as src:
+        assert (src.count, src.descriptions, src.nodata) == (2, ("cloud", "building"), 255)
+        clear = valid & (np.abs(z[:2]) > 1e-3)
+        np.testing.assert_array_equal(src.read()[clear], (z[:2] > 0)[clear])
+    wet = read(out / "out_wet.tif")
+    clear = valid & (np.abs(z[6]) > 1e-3)
+    np.testing.assert_array_equal(wet[clear], (z[6] > 0)[clear])
+    assert read(out / "p_wet.tif").shape == (2, 150, 130)
+    layers = set(geopandas.list_layers(out / "out.gpkg")["name"])
+    assert {"buildings", "road_surfaces", "water"} <= layers
+    assert not any("cloud" in name for name in layers)
+
+
+def test_a_single_regression_is_named_as_given_and_has_no_probabilities(tmp_path):
+    model = write_checkpoint(tmp_path / "m.safetensors", heads={"height": HEADS["height"]}, cell_side=64)
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 20, 30), 1), **UTM)
+    done = predict_scene(scene, model, products=products_in(tmp_path), settings=FLOAT32)
+    assert done.paths == {"values": tmp_path / "out.tif"}
+    assert read(tmp_path / "out.tif").dtype == np.float32
+    for asked in ({"confidence": "c.tif"}, {"vectors": "v.gpkg"}):
+        with pytest.raises(UsageError, match=f"--{next(iter(asked))}: "):
+            predict_scene(scene, model, products=products_in(tmp_path, **asked), settings=FLOAT32, overwrite=True)
+
+
+def test_several_models_are_one(tmp_path, models):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 90, 70), 1), **UTM)
+    both = [
+        write_checkpoint(tmp_path / f"{depth}.safetensors", depth=depth, seed=depth, cell_side=64) for depth in (1, 2)
+    ]
+    out = tmp_path / "out"
+    out.mkdir()
+    alone = []
+    for model in both:
+        products = Products(labels=out / f"l{model.stem}.tif", probabilities=out / f"p{model.stem}.tif")
+        predict_scene(scene, model, products=products, settings=FLOAT32)
+        alone.append(read(out / f"p{model.stem}.tif").astype(float))
+    products = products_in(out, probabilities="p.tif")
+    done = predict_scene(scene, both, products=products, settings=FLOAT32)
+    assert done.overlap == 48  # the deeper one's
+    assert np.abs(read(out / "p.tif") - np.mean(alone, axis=0)).max() <= 1.01
+    with rasterio.open(out / "out.tif") as src:
+        assert src.tags()["GEOSEG_CHECKPOINT"] == "+".join(load_checkpoint(model).header.sha256 for model in both)
+
+    with pytest.raises(UsageError, match="one twice"):
+        predict_scene(scene, [both[0], both[0]], products=products, overwrite=True)
+    with pytest.raises(UsageError, match="differ in their bands"):
+        predict_scene(scene, [both[0], models(4)], products=products, overwrite=True)
+    other = write_checkpoint(tmp_path / "other.safetensors", heads={"height": HEADS["height"]})
+    with pytest.raises(UsageError, match="differ in their heads"):
+        predict_scene(scene, [both[0], other], products=products, overwrite=True)
+
+
+def test_attention_of_a_model_that_has_none(tmp_path, models):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 20, 30), 1), **UTM)
+    with pytest.raises(UsageError, match=r"--attention: .* cannot show attention"):
+        predict_scene(scene, models(3), products=products_in(tmp_path, attention="a.tif"))
+
+
+def test_attention_is_written_a_band_a_gate(tmp_path):
+    torch.manual_seed(0)
+    model = build_model("attention_unet", in_channels=3, classes=3, width=2, depth=3).eval()
+    header = load_checkpoint(write_checkpoint(tmp_path / "bounded.safetensors")).header
+    fields = {
+        "arch": "attention_unet", "arch_args": {"width": 2, "depth": 3}, "cell_side": 64, "stride": 8,
+        "receptive_radius": receptive_radius(model),
+    }  # fmt: skip
+    path = tmp_path / "attention.safetensors"
+    save_checkpoint(path, header.model_copy(update=fields), model.state_dict(), half=False)
+    data = noise((3, 150, 130), 1)
+    scene = write_raster(tmp_path / "scene.tif", data, **UTM)
+    products = products_in(tmp_path, attention="a.tif")
+    done = predict_scene(scene, path, products=products, settings=FLOAT32)
+    assert done.paths["attention"] == tmp_path / "a.tif"
+    halo = done.overlap // 2
+    with torch.inference_mode():
+        x = (data.astype(np.float32) - 100) / 50
+        # Logits and maps of one pass over the whole scene, mirrored.
+        pads = [(0, 0), *((halo, halo + -side % 8) for side in (150, 130))]
+        z, maps = model.forward_with_attention(torch.from_numpy(np.pad(x, pads, "reflect"))[None])
+    inside = slice(halo, halo + 150), slice(halo, halo + 130)
+    with rasterio.open(tmp_path / "a.tif") as src:
+        assert (src.count, src.descriptions) == (2, ("gate 1", "gate 2"))
+        expected = torch.cat(maps, 1)[0][:, *inside].numpy() * 254
+        assert np.abs(src.read() - expected).max() <= 0.51
+        assert np.ptp(expected) > 10
+    first, second = z[0].topk(2, dim=0).values
+    clear = (first - second > 1e-4)[inside].numpy()
+    assert np.array_equal(read(tmp_path / "out.tif")[clear], z[0].argmax(0)[inside].numpy()[clear])

@@ -1,5 +1,6 @@
 """A model on a device: what auto means, what is kept of the logits, and that nothing non-finite comes through."""
 
+import copy
 import subprocess
 import sys
 import threading
@@ -8,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import write_checkpoint
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from geoseg import predict
 from geoseg.batches import Tile
-from geoseg.checkpoint import load_checkpoint
+from geoseg.checkpoint import ClassInfo, Head, load_checkpoint
 from geoseg.errors import DeviceError
-from geoseg.predict import NODATA, Placement, Runner, Scores, argmax_planes, resolve_device, resolve_precision
+from geoseg.predict import Ensemble, Placement, Runner, resolve_device, resolve_precision
+from geoseg.scores import Decision, Keep
 
 FLOAT32 = Placement(device="cpu", precision="float32")
 
@@ -30,9 +30,14 @@ class Logits(nn.Module):
         return x.float()
 
 
-def runner_for(model, channels, **options):
-    options = {"classes": channels, "placement": FLOAT32} | options
-    return Runner(model, mean=[0.0] * channels, std=[1.0] * channels, **options)
+def one_head(classes, **decision):
+    names = (ClassInfo(name=f"class {index}", color="#000000") for index in range(classes))
+    return Decision(heads={"main": Head(classes=tuple(names))}, **decision)
+
+
+def runner_for(model, channels, placement=FLOAT32, mean=0.0, std=1.0, classes=None, **decision):
+    decided = one_head(classes or channels, **decision)
+    return Runner(model, mean=[mean] * channels, std=[std] * channels, decision=decided, placement=placement)
 
 
 def tile_of(data):
@@ -89,64 +94,10 @@ def test_malloc_is_tuned_without_harm():
 # ---- what is kept
 
 
-@settings(max_examples=40)
-@given(
-    classes=st.integers(1, 255),
-    levels=st.integers(1, 4),
-    seed=st.integers(0, 2**31),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
-)
-def test_argmax_by_planes_is_argmax_and_the_first_of_equals_wins(classes, levels, seed, dtype):
-    planes = np.random.default_rng(seed).integers(-levels, levels, (classes, 5, 3)).astype(np.float32)  # many are equal
-    labels, best = argmax_planes(torch.from_numpy(planes).to(dtype))
-    assert labels.dtype == torch.uint8
-    np.testing.assert_array_equal(labels.numpy(), planes.argmax(0))
-    np.testing.assert_array_equal(best.float().numpy(), planes.max(0))
-
-
-@settings(max_examples=25)
-@given(channels=st.integers(2, 6), seed=st.integers(0, 2**31), temperature=st.sampled_from([0.5, 1.0, 3.0]))
-def test_scores_are_the_softmax_in_254_steps(channels, seed, temperature):
-    data = np.random.default_rng(seed).normal(0, 4, (channels, 7, 5)).astype(np.float32)
-    runner = runner_for(Logits(), channels, temperature=temperature)
-    valid = data[0] > -4
-    (scores,) = runner([tile_of(data)], [valid], halo=0, confidence=True, probabilities=True)
-    expected = torch.softmax(torch.from_numpy(data).double() / temperature, 0).numpy()
-    np.testing.assert_array_equal(scores.labels, np.where(valid, data.argmax(0), NODATA))
-    for name, wanted in {"confidence": expected.max(0), "probabilities": expected}.items():
-        got = scores.arrays()[name]
-        assert got.dtype == np.uint8
-        assert (got[..., ~valid] == NODATA).all()
-        assert got[..., valid].max(initial=0) <= 254
-        assert np.abs(got[..., valid] - wanted[..., valid] * 254).max(initial=0) <= 0.5 + 1e-3
-
-
-def test_an_even_choice_is_exactly_one_half():
-    (scores,) = runner_for(Logits(), 2)(
-        [tile_of(np.zeros((2, 3, 3), np.float32))], [np.ones((3, 3), bool)], halo=0, confidence=True
-    )
-    assert (scores.confidence == 127).all()
-
-
-def test_only_what_is_asked_for_is_kept():
-    tile, valid = tile_of(np.zeros((2, 3, 3), np.float32)), np.ones((3, 3), bool)
-    runner = runner_for(Logits(), 2)
-    assert list(runner([tile], [valid], halo=0)[0].arrays()) == ["labels"]
-    assert list(runner([tile], [valid], halo=0, probabilities=True)[0].arrays()) == ["labels", "probabilities"]
-
-
-def test_scores_without_data():
-    scores = Scores.nodata((2, 3), classes=4, confidence=True, probabilities=True)
-    assert {name: array.shape for name, array in scores.arrays().items()} == {
-        "labels": (2, 3), "confidence": (2, 3), "probabilities": (4, 2, 3)
-    }  # fmt: skip
-    assert all((array == NODATA).all() for array in scores.arrays().values())
-
-
 def test_the_cell_lies_a_halo_inside_its_tile():
     data = np.random.default_rng(0).normal(size=(3, 12, 10)).astype(np.float32)
     (scores,) = runner_for(Logits(), 3)([tile_of(data)], [np.ones((5, 4), bool)], halo=3)
-    np.testing.assert_array_equal(scores.labels, data[:, 3:8, 3:7].argmax(0))
+    np.testing.assert_array_equal(scores["labels"], data[:, 3:8, 3:7].argmax(0))
 
 
 # ---- the network
@@ -164,9 +115,9 @@ def tiles():
 
 
 def run(model, tiles, placement, halo=24):
-    runner = Runner(model, mean=[100] * 3, std=[50] * 3, classes=3, placement=placement)
+    runner = runner_for(model, 3, placement, mean=100, std=50)
     valid = [np.ones((tile.valid.shape[0] - 2 * halo or 1, 4), bool) for tile in tiles]
-    return runner(tiles, valid, halo=halo, probabilities=True)
+    return runner(tiles, valid, halo=halo, keep=Keep(probabilities=True))
 
 
 def test_the_model_given_is_left_as_it_is(unet, tiles):
@@ -182,28 +133,28 @@ def test_the_batch_changes_no_byte_on_the_cpu(unet, tiles):
     one = run(unet, tiles, FLOAT32, halo=4)
     many = run(unet, tiles, Placement(device="cpu", precision="float32", batch_size=5), halo=4)
     for a, b in zip(one, many, strict=True):
-        np.testing.assert_array_equal(a.labels, b.labels)
-        np.testing.assert_array_equal(a.probabilities, b.probabilities)
+        np.testing.assert_array_equal(a["labels"], b["labels"])
+        np.testing.assert_array_equal(a["probabilities"], b["probabilities"])
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_lower_precision_gives_nearly_the_same(unet, tiles, precision):
     exact = run(unet, tiles[:2], FLOAT32, halo=4)
     for a, b in zip(exact, run(unet, tiles[:2], Placement(device="cpu", precision=precision), halo=4), strict=True):
-        assert (a.labels == b.labels).mean() > 0.95
-        assert np.abs(a.probabilities.astype(int) - b.probabilities).mean() < 5
+        assert (a["labels"] == b["labels"]).mean() > 0.95
+        assert np.abs(a["probabilities"].astype(int) - b["probabilities"]).mean() < 5
 
 
 def test_threads_share_a_runner(unet, tiles):
     torch.set_num_threads(1)
-    runner = Runner(unet, mean=[100] * 3, std=[50] * 3, classes=3, placement=FLOAT32)
+    runner = runner_for(unet, 3, mean=100, std=50)
     valid = np.ones((40, 32), bool)
-    expected = [runner([tile], [valid], halo=4)[0].labels for tile in tiles]
+    expected = [runner([tile], [valid], halo=4)[0]["labels"] for tile in tiles]
     found = [None] * len(tiles)
 
     def work(index):
         torch.set_num_threads(1)
-        found[index] = runner([tiles[index]], [valid], halo=4)[0].labels
+        found[index] = runner([tiles[index]], [valid], halo=4)[0]["labels"]
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(tiles))]
     for thread in threads:
@@ -232,3 +183,34 @@ def test_an_error_of_the_network_is_not_taken_for_a_lack_of_memory():
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         runner_for(Wrong(), 2)([tile_of(np.zeros((2, 4, 4), np.float32))], [np.ones((4, 4), bool)], halo=0)
+
+
+# ---- ensembles
+
+
+def test_an_ensemble_is_the_mean_of_the_probabilities(unet, tiles):
+    torch.manual_seed(1)
+    other = copy.deepcopy(unet)
+    with torch.no_grad():
+        other.head.weight.mul_(-1.5)
+    members = [runner_for(unet, 3, mean=100, std=50, temperature=2.0), runner_for(other, 3, mean=90, std=40)]
+    valid = [np.ones((40, 32), bool)]
+    each = [
+        torch.softmax(member.logits(tiles[:1], halo=4)[0] / member.decision.temperature, 0).numpy()
+        for member in members
+    ]
+    (scores,) = Ensemble(members)(tiles[:1], valid, halo=4, keep=Keep(confidence=True, probabilities=True))
+    mean = np.mean(each, axis=0)
+    assert np.abs(scores["probabilities"] - mean * 254).max() <= 0.5 + 1e-3
+    assert np.abs(scores["confidence"] - mean.max(0) * 254).max() <= 0.5 + 1e-3
+    first, second = np.sort(mean, axis=0)[:-3:-1]
+    clear = first - second > 1e-5
+    assert np.array_equal(scores["labels"][clear], mean.argmax(0)[clear])
+    assert len(np.unique(scores["labels"])) > 1
+
+
+def test_an_ensemble_of_one_network_twice_is_that_network(unet, tiles):
+    one = runner_for(unet, 3, mean=100, std=50)
+    valid = [np.ones((40, 32), bool)]
+    (alone,), (twice,) = (who(tiles[:1], valid, halo=4) for who in (one, Ensemble([one, one])))
+    assert np.array_equal(alone["labels"], twice["labels"])

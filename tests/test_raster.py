@@ -370,11 +370,25 @@ def test_georeferences_that_no_geotiff_holds_are_refused_first():
 def test_free_space(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(raster.shutil, "disk_usage", lambda _: usage._replace(free=2**20))
-    check_free_space(tmp_path, 10**6, probability_bands=0)
+    check_free_space([(tmp_path, 0.5)], 10**6)
     with pytest.raises(OutputError, match=r"has 1 MiB free.*need 3 MiB"):
-        check_free_space(tmp_path, 10**6, probability_bands=1)
+        check_free_space([(tmp_path, 0.5), (tmp_path, 2.5)], 10**6)
     with pytest.raises(OutputError, match="need 48 MiB"):
-        check_free_space(tmp_path, 10**8, probability_bands=0)
+        check_free_space([(tmp_path, 0.5)], 10**8)
+
+
+@pytest.mark.parametrize(("full", "share"), [("a", 0.5), ("b", 3.25)])
+def test_free_space_on_every_disk_that_is_written_to(tmp_path, monkeypatch, full, share):
+    usage = shutil.disk_usage(tmp_path)
+    free = {"a": 2**40, "b": 2**40}
+    monkeypatch.setattr(raster, "_disk", lambda folder: {"c": "b"}.get(folder.name, folder.name))
+    monkeypatch.setattr(raster.shutil, "disk_usage", lambda folder: usage._replace(free=free[folder.name]))
+    needs = [(tmp_path / "a", 0.5), (tmp_path / "b", 1.25), (tmp_path / "c", 2)]
+    free[full] = int(share * 10**8)
+    check_free_space(needs, 10**8)
+    free[full] -= 1
+    with pytest.raises(OutputError, match=rf"{tmp_path / full} has .* MiB free; this run may need .* MiB there"):
+        check_free_space(needs, 10**8)
 
 
 PEAK = """

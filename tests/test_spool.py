@@ -90,9 +90,10 @@ def test_finished_cells_are_not_thrown_away_unasked(folder):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"plan": {"cell_side": 256}}, "plan differ"),
-        ({"scene": None, "plan": 1}, "plan, scene differ"),
-        ({"aoi": "abc"}, "aoi differ"),
+        ({"plan": {"cell_side": 256}}, "of another run: plan differs. Expected"),
+        ({"scene": None, "plan": 1}, "of another run: scene .*, plan "),
+        ({"aoi": "abc"}, "of another run: aoi was none, now abc. Expected"),
+        ({"--confidence": True, "--tile-size": 44}, "--confidence was none, now on, --tile-size was none, now 44"),
     ],
 )
 def test_cells_of_another_run_are_refused_and_kept(folder, change, says):
@@ -112,7 +113,7 @@ def test_cells_without_their_fingerprint_are_refused(folder, damage):
     with Spool.open(folder, RUN) as spool:
         spool.write(0, CELL)
     (folder / "run.json").unlink() if damage == "missing" else (folder / "run.json").write_text("{")
-    with pytest.raises(ResumeError):
+    with pytest.raises(ResumeError, match=r"run\.json, which says .*Use --overwrite"):
         Spool.open(folder, RUN, resume=True)
 
 

@@ -1,14 +1,11 @@
 """`geoseg evaluate`: score a prediction against a reference."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from geoseg.cli.options import READABLE, GeosegCommand, json_option, log_options
-
-if TYPE_CHECKING:
-    from geoseg.metrics import Scores
+from geoseg.cli.options import READABLE, GeosegCommand, json_option, log_options, name_list
 
 NO = 3
 """Exit code of the answer "no"."""
@@ -57,21 +54,12 @@ class _MinIoU(click.ParamType):
         return name or None, number
 
 
-def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    names = tuple(name.strip() for name in value.split(","))
-    if not all(names):
-        raise click.BadParameter(f"{value!r} has an empty entry. Expected for example building,road.")
-    return names
-
-
 @click.command(cls=GeosegCommand, short_help="Score a prediction against a reference.")
 @click.argument("predicted", type=READABLE)
 @click.argument("reference", type=READABLE)
 @click.option(
     "--classes",
-    callback=_names,
+    callback=name_list,
     metavar="NAMES",
     help="Classes to score: building,road. By default those that the reference has. If PREDICTED does not name its "
     "classes: the names of its values 1, 2, ...",
@@ -91,7 +79,8 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     "--min-iou",
     type=_MinIoU(),
     multiple=True,
-    help="Exit with 3 if the mean IoU, or the IoU of a class, is lower or cannot be had. May be repeated.",
+    help="Exit with 3 if the mean IoU, or the IoU of a class, is lower or cannot be had: the class is not scored, or "
+    "not in REFERENCE. May be repeated.",
 )
 @json_option
 @log_options
@@ -102,20 +91,13 @@ def evaluate(ctx: click.Context, as_json: bool, min_iou: tuple[tuple[str | None,
     One confusion matrix of all pixels gives IoU, F1 (Dice), precision, recall and specificity for each class, overall
     and balanced accuracy, and kappa. Classes that the reference does not have are listed, and in no mean.
     """
-    from geoseg.evaluate import evaluate as run
+    from geoseg.evaluate import evaluate_prediction
 
-    evaluation = run(options.pop("predicted"), options.pop("reference"), **options)
-    missed = [line for name, bound in min_iou if (line := _missed(evaluation.scores, name, bound))]
+    bounded = [name for name, _ in min_iou if name is not None]
+    evaluation = evaluate_prediction(options.pop("predicted"), options.pop("reference"), bounded=bounded, **options)
+    missed = [line for name, bound in min_iou if (line := evaluation.shortfall(bound, name))]
     click.echo(json.dumps(evaluation.to_dict(), indent=2) if as_json else evaluation.table())
     for line in missed:
         click.echo(line, err=True)
     if missed:
         ctx.exit(NO)
-
-
-def _missed(scores: "Scores", name: str | None, bound: float) -> str | None:
-    """What to say if the bound is not met."""
-    what, iou = ("mean IoU", scores.mean_iou) if name is None else (f"IoU of {name}", scores[name].iou)
-    if iou is None:
-        return f"{what} cannot be had: nothing to compare. Expected at least {bound:g}."
-    return f"{what} is {iou:.4f}. Expected at least {bound:g}." if iou < bound else None

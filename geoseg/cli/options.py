@@ -1,5 +1,6 @@
 """Options that commands share, and the command class that turns errors into one line and an exit code."""
 
+import copy
 import logging
 import os
 import signal
@@ -34,14 +35,15 @@ class GeosegCommand(click.Command):
         except GeosegError as err:
             if ctx.meta.get("geoseg.debug"):
                 raise
-            message = " ".join(str(err).split())
+            message = " ".join(" ".join([str(err), *getattr(err, "__notes__", ())]).split())
             click.echo(f"Error: {message}", err=True)
             ctx.exit(err.exit_code)
         except KeyboardInterrupt as stop:
             # From here on a second signal ends the process at once.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            click.echo("Terminated." if isinstance(stop, Terminated) else "Interrupted.", err=True)
+            said = "Terminated." if isinstance(stop, Terminated) else "Interrupted."
+            click.echo(" ".join([said, *getattr(stop, "__notes__", ())]), err=True)
             ctx.exit(143 if isinstance(stop, Terminated) else 130)
 
 
@@ -72,9 +74,12 @@ def _configure_logging(ctx: click.Context) -> None:
 
 
 class _LowerLevel(logging.Formatter):
+    """Levels as words of a sentence. The record itself is left alone: other handlers may see it, too."""
+
     def format(self, record: logging.LogRecord) -> str:
-        record.levelname = record.levelname.capitalize()
-        return super().format(record)
+        said = copy.copy(record)
+        said.levelname = said.levelname.capitalize()
+        return super().format(said)
 
 
 def _into_meta(key: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -105,6 +110,16 @@ def log_options(command: F) -> F:
         callback=_into_meta("geoseg.quiet"),
         help="Errors only, and no progress bar.",
     )(command)
+
+
+def name_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Callback of an option that takes names: "building,road" as a tuple."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty entry. Expected for example building,road.")
+    return names
 
 
 overwrite_option = click.option(

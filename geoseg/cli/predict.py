@@ -1,7 +1,10 @@
-"""`geoseg predict`: a class raster, and polygons, from a scene."""
+"""`geoseg predict`: a class raster, and polygons, from each scene."""
 
 import json
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +16,13 @@ from geoseg.cli.options import (
     overwrite_option,
     progress_bar,
 )
+from geoseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from geoseg.products import Products
+
+_FILES = ("output", "vectors", "confidence", "probabilities", "attention")
+"""Options that name a file to write."""
 
 
 class AutoInt(click.ParamType):
@@ -44,13 +54,87 @@ def _bands(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     return tuple(int(name) if name.lstrip("-").isdigit() else name for name in names)
 
 
+@contextmanager
+def _resumable(progress: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
+    """The same callback; a user who interrupts is told how many cells are finished, and how to go on with them."""
+    finished, cells = 0, 0
+
+    def counted(done: int, total: int) -> None:
+        nonlocal finished, cells
+        finished, cells = done, total
+        progress(done, total)
+
+    try:
+        yield counted
+    except KeyboardInterrupt as stop:
+        if finished:
+            stop.add_note(f"{finished} of {cells} cells are finished. Go on with --resume.")
+        raise
+
+
+@contextmanager
+def _told(scene: str, number: int, count: int) -> Iterator[None]:
+    """Whatever ends a run over several scenes says at which one it did."""
+    try:
+        yield
+    except BaseException as err:
+        if count > 1:
+            before = " Those before it are finished: leave them out to go on." if number > 1 else ""
+            err.add_note(f"This was scene {number} of {count}: {scene}.{before}")
+        raise
+
+
+def _runs(scenes: tuple[str, ...], options: dict[str, Any]) -> "list[tuple[list[str], Products]]":
+    """What is predicted, all scenes as one or each by itself, and the files to write of it."""
+    from geoseg.products import Products
+
+    models, named = options["models"], {name: options[name] for name in _FILES if options[name]}
+    if options["stack"] or len(scenes) == 1:
+        labels = named.pop("output", None)
+        return [(list(scenes), Products.beside_caller(scenes[0], models, labels=labels, **named))]
+    if named:
+        raise UsageError(
+            f"--{next(iter(named))} names one file for {len(scenes)} scenes. Expected --stack, which reads them as "
+            "one scene, or one scene at a time."
+        )
+    runs = [([scene], Products.beside_caller(scene, models)) for scene in scenes]
+    _check_apart(scenes, [products.paths()["labels"] for _, products in runs])
+    return runs
+
+
+def _check_apart(scenes: Sequence[str], outputs: Sequence[Path]) -> None:
+    """Refuse scenes of which one's output would be another's, or another scene."""
+    for number, (scene, path) in enumerate(zip(scenes, outputs, strict=True)):
+        if path in outputs[:number]:
+            raise UsageError(
+                f"{scenes[outputs.index(path)]} and {scene} would both be written to {path}. "
+                "Expected different names. Predict one at a time, with --output."
+            )
+        for other in scenes:
+            if path.exists() and Path(other).exists() and path.samefile(other):
+                raise UsageError(
+                    f"{other} is one of the scenes, and what is made of {scene} would be written there. "
+                    "Expected no earlier result among the scenes. Leave it out."
+                )
+
+
 @click.command(cls=GeosegCommand, short_help="Class raster, and polygons, from a scene.")
-@click.argument("scene", type=click.Path())
-@click.option("-m", "--model", default="unet", show_default=True, help="A built-in model, or the path of a checkpoint.")
+@click.argument("scenes", nargs=-1, required=True, type=click.Path(), metavar="SCENE...")
+@click.option("--stack", is_flag=True, help="Read the scenes as one: files on one grid, such as dates, in this order.")
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    default=["unet"],
+    show_default="unet",
+    help="A built-in model, or the path of a checkpoint; of several, the mean of their probabilities.",
+)
 @click.option("-o", "--output", type=READABLE, help="Class raster (COG).  [default: <scene>_<model>.tif]")
 @click.option("--vectors", type=READABLE, help="GeoPackage with a layer of polygons per class.")
 @click.option("--confidence", type=READABLE, help="Raster of the chosen class's probability (uint8, 254 = certain).")
 @click.option("--probabilities", type=READABLE, help="Raster of every class's probability (uint8, a band each).")
+@click.option("--attention", type=READABLE, help="Raster of a model's attention maps (uint8, a band each).")
 @click.option("--bands", callback=_bands, metavar="LIST", help="Bands by number or name: 1,2,3 or red,green,blue.")
 @click.option("--nodata", type=float, help="Value of pixels without data, instead of what the scene declares.")
 @click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is predicted.")
@@ -69,6 +153,13 @@ def _bands(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     help="Pixels neighbouring tiles share.  [default: auto]",
 )
 @click.option(
+    "--blend",
+    type=click.Choice(["auto", "crop", "taper"]),
+    default="auto",
+    show_default=True,
+    help="How tiles meet: crop is exact where the model's context is bounded, taper fades.",
+)
+@click.option(
     "--batch-size", type=AutoInt(), metavar="N|auto", default="auto", help="Tiles in one forward pass.  [default: auto]"
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
@@ -85,35 +176,43 @@ def _bands(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 @overwrite_option
 @json_option
 @log_options
-def predict(scene: str, **options: Any) -> None:
-    """Predict SCENE: a class raster, and polygons with --vectors.
+def predict(scenes: tuple[str, ...], **options: Any) -> None:
+    """Predict SCENE: a class raster, and polygons with --vectors. Several: in turn, or as one with --stack.
 
-    Memory hardly grows with the scene. An interrupted run goes on with --resume. The paths written are printed on
-    stdout.
+    Memory does not grow with the scene. An interrupted run goes on with --resume. The paths written are printed on
+    stdout; --json names the files beside them, too.
 
     \b
     geoseg predict scene.tif --model unet --vectors scene.gpkg
+    geoseg predict may.tif july.tif --stack --model run/model.safetensors
     """  # noqa: D301  click's own sign: keep the lines that follow as they are
     from geoseg.parallel import backend_from
-    from geoseg.pipeline import Products, Settings, predict_scene
+    from geoseg.pipeline import Settings, predict_scene
     from geoseg.predict import tune_malloc, tune_worker
 
     tune_malloc()
     backend = None  # predict_scene knows how many threads
     if options["workers"] is not None or options["scheduler"] is not None:
         backend = backend_from(workers=options["workers"], scheduler=options["scheduler"], setup=tune_worker)
-    others = {name: options[name] for name in ("vectors", "confidence", "probabilities")}
-    products = Products.beside_caller(scene, options["model"], labels=options["output"], **others)
-    names = ("bands", "nodata", "aoi", "tile_size", "overlap", "batch_size", "device", "precision")
-    with progress_bar("cells") as progress:
-        done = predict_scene(
-            scene,
-            options["model"],
-            products=products,
-            settings=Settings(**{name: options[name] for name in names}),
-            backend=backend,
-            resume=options["resume"],
-            overwrite=options["overwrite"],
-            progress=progress,
-        )
-    click.echo(json.dumps(done.to_dict(), indent=2) if options["as_json"] else "\n".join(map(str, done.paths.values())))
+    runs = _runs(scenes, options)
+    names = ("bands", "nodata", "aoi", "tile_size", "overlap", "blend", "batch_size", "device", "precision")
+    settings = Settings(**{name: options[name] for name in names})
+    said = []
+    for number, (scene, products) in enumerate(runs, start=1):
+        told = _told(scene[0], number, len(runs))
+        with told, progress_bar("cells") as progress, _resumable(progress) as counted:
+            done = predict_scene(
+                scene,
+                options["models"],
+                products=products,
+                settings=settings,
+                backend=backend,
+                resume=options["resume"],
+                overwrite=options["overwrite"],
+                progress=counted,
+            )
+        said.append(done.to_dict())
+        if not options["as_json"]:
+            click.echo("\n".join(map(str, done.paths.values())))
+    if options["as_json"]:
+        click.echo(json.dumps(said if len(said) > 1 else said[0], indent=2))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoseg.cli.options import READABLE, GeosegCommand, log_options, overwrite_option
+from geoseg.cli.options import READABLE, GeosegCommand, log_options, name_list, overwrite_option
 from geoseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _FLAGS = {
     "arch": "arch",
+    "classes": "classes",
     "loss": "loss",
     "epochs": "epochs",
     "batch_size": "batch_size",
@@ -22,10 +23,6 @@ _FLAGS = {
     "seed": "seed",
 }
 """Option -> key of the configuration."""
-
-
-def _class_list(_: click.Context, __: click.Parameter, value: str | None) -> list[dict[str, str]] | None:
-    return None if value is None else [{"name": name.strip()} for name in value.split(",")]
 
 
 @click.command(cls=GeosegCommand, short_help="Train a model from labelled tiles or a scene with a vector layer.")
@@ -38,16 +35,21 @@ def _class_list(_: click.Context, __: click.Parameter, value: str | None) -> lis
 @click.option("--labels", type=click.Path(), help="Vector layer, or label raster, of the scenes given as DATA.")
 @click.option("--labelled-area", type=click.Path(), help="Polygons outside of which nothing is learnt.")
 @click.option("--class-field", help="Attribute of --labels that names the class.")
-@click.option("--classes", callback=_class_list, metavar="LIST", help="Class names by index, background first.")
-@click.option("--val", type=click.FloatRange(0, 1, max_open=True), help="Share kept for validation.  [default: 0.2]")
-@click.option("--arch", help="Architecture.  [default: unet]")
+@click.option(
+    "--classes",
+    callback=name_list,
+    metavar="NAMES",
+    help="Class names by index, background first.  [default: those of --init, else background,building,road]",
+)
+@click.option("--val", type=float, help="Share kept for validation.  [default: 0.2]")
+@click.option("--arch", help="Architecture.  [default: that of --init, else unet]")
 @click.option("--init", metavar="MODEL", help="Start from a built-in model or a checkpoint.")
 @click.option("--loss", help="Weighted mixture, for example cross_entropy:1,dice:0.5.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Validations.  [default: 20]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Samples in a step.  [default: 8]")
+@click.option("--epochs", type=int, help="Validations.  [default: 20]")
+@click.option("--batch-size", type=int, help="Samples in a step.  [default: 8]")
 @click.option("--lr", type=float, help="Highest learning rate.  [default: 0.001]")
-@click.option("--tile-size", type=click.IntRange(min=32), help="Side of a sample in pixels.  [default: 256]")
-@click.option("--seed", type=click.IntRange(min=0), help="Of everything random.  [default: 0]")
+@click.option("--tile-size", type=int, help="Side of a sample in pixels.  [default: 256]")
+@click.option("--seed", type=int, help="Of everything random.  [default: 0]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @overwrite_option
 @log_options
@@ -61,28 +63,29 @@ def train(data: tuple[str, ...], output: Path, config: Path | None, **options: A
     geoseg train tiles/ -o run --classes background,building
     geoseg train scene.tif --labels drawn.gpkg --init unet -o run
     """  # noqa: D301  click's own sign: keep the lines that follow as they are
-    changes = {key: options[name] for name, key in _FLAGS.items() if options[name] is not None}
-    if options["classes"]:
-        changes["classes"] = options["classes"]
+    changes, typed = _changes(options)
     if output.absolute() in [Path(name).absolute() for name in data]:
         raise UsageError(f"output={output} is the data folder. Expected another one: its files would be replaced.")
     if data:
-        changes["data.sources"] = _sources(data, options)
+        changes = {"data.sources": _sources(data, options)} | changes
     elif options["labels"]:
         raise UsageError("--labels without a scene. Expected: geoseg train SCENE --labels FILE -o RUN.")
     elif config is None:
         raise UsageError("nothing to learn from. Expected DATA, or --config with data.sources.")
 
-    from geoseg.config import load_config, parse_change
+    from geoseg.config import load_config
+
+    if options["init"] and config is None:
+        from geoseg.training.fit import checkpoint_keys
+
+        changes = checkpoint_keys(options["init"]) | changes
+    settings = load_config(config, changes, typed=typed)  # refused before anything heavy is imported
+
     from geoseg.predict import tune_malloc
-    from geoseg.training.fit import checkpoint_keys
-    from geoseg.training.fit import train as fit
+    from geoseg.training.fit import train_model
 
     tune_malloc()
-    if options["init"] and config is None:
-        changes = checkpoint_keys(options["init"]) | changes
-    settings = load_config(config, changes | dict(parse_change(change) for change in options["changes"]))
-    path = fit(
+    path = train_model(
         settings,
         output,
         device=options["device"],
@@ -91,6 +94,23 @@ def train(data: tuple[str, ...], output: Path, config: Path | None, **options: A
         on_epoch=_say(bool(click.get_current_context().meta.get("geoseg.quiet"))),
     )
     click.echo(path)
+
+
+def _changes(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the options set, by key of the configuration, and what was typed to set it."""
+    from geoseg.config import parse_change
+
+    changes: dict[str, Any] = {}
+    typed = {}
+    for name, key in _FLAGS.items():
+        if (value := options[name]) is not None:
+            said = f"{value:g}" if isinstance(value, float) else ",".join(value) if name == "classes" else value
+            typed[key] = f"--{name.replace('_', '-')} {said}"
+            changes[key] = [{"name": item} for item in value] if name == "classes" else value
+    for text in options["changes"]:
+        key, changes[key] = parse_change(text)
+        typed[key] = f"--set {text}"
+    return changes, typed
 
 
 def _sources(data: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,38 +3,45 @@
 import os
 import re
 from collections.abc import Hashable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from geoseg.config.schema import ClassConfig, FolderSource, SceneSource, TownSource, TrainConfig
+from geoseg.config.refusal import describe
+from geoseg.config.schema import TrainConfig
 from geoseg.errors import ConfigError
 
 
-def load_config(path: Path | None, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+def load_config(
+    path: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    typed: Mapping[str, str] | None = None,
+) -> TrainConfig:
     """The configuration of a file, with changes on top.
 
     Args:
         path: A YAML file, or None for the defaults. Relative paths in it start from its folder; `${NAME}` stands for
             an environment variable and is kept as text until a file is opened (`resolve_path`).
         changes: By key, with dots between its levels: `optimizer.lr`.
+        typed: What the user typed for a change, by its key, such as "--lr -1": an error begins with it.
 
     Raises:
         ConfigError: If the file cannot be read or is no strict YAML, or a key or value is wrong.
     """
     tree: dict[str, Any] = {}
+    path = None if path is None else Path(path)
     if path is not None:
         tree = _read(path)
         _anchor(tree, path.resolve().parent)
     for key, value in (changes or {}).items():
-        _change(tree, key, value)
+        _change(tree, key, value, (typed or {}).get(key, key))
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as err:
-        raise ConfigError(f"{path or 'settings'}: {_describe(err)}") from err
+        raise ConfigError(describe(err, tree, path, typed or {})) from err
 
 
 def parse_change(text: str) -> tuple[str, Any]:
@@ -132,45 +139,12 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
                 source[name] = str(folder / value)
 
 
-def _change(tree: dict[str, Any], key: str, value: Any) -> None:
+def _change(tree: dict[str, Any], key: str, value: Any, typed: str) -> None:
     *parents, last = key.split(".")
     at = tree
     for name in parents:
         below = at.setdefault(name, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"{key}: {name} has no keys of its own. Expected the keys of a configuration.")
+            raise ConfigError(f"{typed}: {name} has no keys of its own. Expected the keys of a configuration.")
         at = below
     at[last] = value
-
-
-def _describe(err: ValidationError) -> str:
-    """The first thing wrong, in one line."""
-    first = err.errors(include_url=False)[0]
-    # The tag of a union ("scene", "folder") is part of pydantic's location and not of the file.
-    parts = [p for i, p in enumerate(first["loc"]) if not (i == 3 and first["loc"][:2] == ("data", "sources"))]
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    if first["type"] == "extra_forbidden":
-        known = _siblings(first["loc"])
-        near = get_close_matches(str(parts[-1]), known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        return f"{key} is no key that geoseg knows.{hint} Expected one of {', '.join(known)}."
-    message = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return f"{message}."
-    given = "" if isinstance(first["input"], dict | list) else f"={first['input']!r}"
-    return f"{key}{given} is wrong. Expected: {message[:1].lower()}{message[1:]}."
-
-
-def _siblings(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that could stand where the unknown one does."""
-    model: Any = TrainConfig
-    if loc[:2] == ("data", "sources"):
-        model = {"scene": SceneSource, "folder": FolderSource, "synthetic": TownSource}[str(loc[3])]
-        loc = loc[3:]
-    elif loc[0] == "classes":
-        model = ClassConfig
-    for part in loc[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
-    return [field.alias or name for name, field in model.model_fields.items()]

@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from geoseg.errors import nearest
 
 TRAINING_SEEDS = 1_000_000
 """Synthetic towns for training have seeds below this; those of `geoseg demo` and of tests lie above it."""
@@ -19,13 +31,30 @@ Count = Annotated[int, Field(ge=1)]
 def _not_empty(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     left, top, right, bottom = box
     if right <= left or bottom <= top:
-        raise ValueError("a window [left, top, right, bottom] with left < right and top < bottom")
+        raise ValueError("is empty")
     return box
 
 
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("runs downwards")
+    return ends
+
+
+# The descriptions are what errors say was expected, where the type alone does not tell.
 Edge = Annotated[int, Field(ge=0)]
-Box = Annotated[tuple[Edge, Edge, Edge, Edge], AfterValidator(_not_empty)]
+Box = Annotated[
+    tuple[Edge, Edge, Edge, Edge],
+    AfterValidator(_not_empty),
+    Field(description="a window [left, top, right, bottom]: whole numbers from 0, with left < right and top < bottom"),
+]
 """A window as people write it: left, top, right, bottom in pixels, right and bottom excluded."""
+Range = Annotated[
+    tuple[Positive, Positive],
+    AfterValidator(_rising),
+    Field(description="two numbers above 0, [low, high] with low <= high"),
+]
+FilePath = Annotated[str, Field(description="a path")]
 
 
 class _Strict(BaseModel):
@@ -35,20 +64,22 @@ class _Strict(BaseModel):
 class ClassConfig(_Strict):
     """One class; its index is its place in the list."""
 
-    name: Annotated[str, Field(pattern=r"^[^\s,:][^,:]*$")]
+    name: Annotated[str, Field(pattern=r"^[^\s,:][^,:]*$", description="a name without commas and colons")]
     """Free of commas and colons, which separate names on the command line."""
-    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
+    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$", description="a colour such as '#e6194b'")] | None = None
     """`#rrggbb`; None takes the next colour of `PALETTE`."""
 
 
 class _Source(_Strict):
     known: tuple[str, ...] | None = None
     """Classes these labels tell apart; where none of them is drawn lies any of the others. None: all classes."""
-    values: dict[int, str] | None = None
+    values: Annotated[dict[int, str], Field(description="class names by pixel value, such as {1: building}")] | None = (
+        None
+    )
     """Value in a label raster -> class; values not listed are ignored. None: values are class indices, 255 ignored."""
     gsd: Positive | None = None
     """Metres per pixel where the files do not tell."""
-    zoom: tuple[Positive, Positive] | None = None
+    zoom: Range | None = None
     """Overrides `augmentation.zoom` for this source."""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """How often windows are drawn here, relative to the other sources; 0 leaves the source out."""
@@ -57,15 +88,15 @@ class _Source(_Strict):
 class SceneSource(_Source):
     """A georeferenced scene with a vector layer, or with a label raster of the same size."""
 
-    scene: str
+    scene: FilePath
     """Path of the raster."""
-    labels: str
+    labels: FilePath
     """Path of the vector layer or the label raster."""
     class_field: str | None = None
     """Attribute that names a feature's class. None: every feature is of class `class`."""
     class_name: Annotated[str | None, Field(alias="class")] = None
     """Class of every feature. None: the first class after the background."""
-    labelled_area: str | None = None
+    labelled_area: FilePath | None = None
     """Polygons outside which nothing is known."""
     bands: tuple[int | str, ...] | None = None
     """Numbers from 1, or names. None: every band but alpha."""
@@ -80,7 +111,7 @@ class SceneSource(_Source):
 class FolderSource(_Source):
     """A folder of images, each with a label raster of the same size."""
 
-    folder: str
+    folder: FilePath
     """Path the two patterns start from."""
     images: str = "images/*"
     """Glob pattern of the images."""
@@ -99,7 +130,7 @@ class TownSource(_Source):
     """How many."""
     size: Annotated[int, Field(ge=64, le=4096)] = 768
     """Side in pixels."""
-    gsd_range: tuple[Positive, Positive] = (0.15, 0.6)
+    gsd_range: Range = (0.15, 0.6)
     """Metres per pixel, drawn evenly in the logarithm."""
     seed: Annotated[int, Field(ge=0, lt=TRAINING_SEEDS)] = 0
     """Of the first town; the next one has the next seed."""
@@ -119,8 +150,9 @@ Source = Annotated[
     Discriminator(
         _kind,
         custom_error_type="source_kind",
-        custom_error_message="a source has one of the keys scene, folder, synthetic",
+        custom_error_message="names no source",
     ),
+    Field(description="one of the keys scene, folder, synthetic, and what goes with it"),
 ]
 
 
@@ -153,7 +185,7 @@ class AugmentationConfig(_Strict):
 
     flips: bool = True
     """Flip left-right and top-bottom, and turn by quarters."""
-    zoom: tuple[Positive, Positive] = (0.7, 1.5)
+    zoom: Range = (0.7, 1.5)
     """Range of the factor on the ground sample distance, drawn evenly in the logarithm."""
     brightness: Share = 0.15
     """Largest shift, as a share of the value range."""
@@ -176,12 +208,21 @@ class TrainConfig(_Strict):
     """Name of an architecture."""
     arch_args: dict[str, int | float | bool | str] = {}
     """Its arguments."""
-    classes: Annotated[tuple[ClassConfig, ...], Field(min_length=2, max_length=254)] = (
+    classes: Annotated[
+        tuple[ClassConfig, ...],
+        Field(
+            min_length=2,
+            max_length=254,
+            description="a list of 2 to 254 classes, each with a name, the background first",
+        ),
+    ] = (
         ClassConfig(name="background", color="#1a1a1a"),
         ClassConfig(name="building", color="#e6194b"),
         ClassConfig(name="road", color="#ffe119"),
     )
     """By index; the first is the background."""
+    task: Literal["multiclass", "binary"] = "multiclass"
+    """multiclass: a logit for each class. binary: a single logit says whether a pixel is of the second of two."""
     data: DataConfig = DataConfig()
     """Where the samples come from."""
     loss: str = "cross_entropy:1,dice:1"
@@ -207,29 +248,37 @@ class TrainConfig(_Strict):
     origin: str = ""
     """Whose data it is: attribution, for the checkpoint."""
 
+    @field_validator("task")
+    @classmethod
+    def _two_classes(cls, task: str, info: ValidationInfo) -> str:
+        if task == "binary" and len(info.data.get("classes", ())) != 2:
+            raise ValueError("is for two classes, the background and another; choose them with 'classes'")
+        return task
+
+    @field_validator("classes")
+    @classmethod
+    def _names_differ(cls, classes: tuple[ClassConfig, ...]) -> tuple[ClassConfig, ...]:
+        names = [item.name for item in classes]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"has the name {twice[0]!r} twice")
+        return classes
+
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
         names = self.class_names
-        if len(set(names)) < len(names):
-            raise ValueError(f"classes has a name twice. Expected different names, got {', '.join(names)}")
         for index, source in enumerate(self.data.sources):
             said = [*(source.known or ()), *(source.values or {}).values()]
             said += [source.class_name] if isinstance(source, SceneSource) and source.class_name else []
             if unknown := [name for name in said if name not in names]:
                 raise ValueError(
-                    f"data.sources[{index}] names class {unknown[0]!r}. Expected one of {', '.join(names)}"
+                    f"data.sources[{index}] names class {unknown[0]!r}.{nearest(unknown[0], names)} "
+                    f"Expected one of {', '.join(names)}"
                 )
             if isinstance(source, TownSource) and source.seed + source.synthetic > TRAINING_SEEDS:
                 raise ValueError(
                     f"seeds of data.sources[{index}] go up to {TRAINING_SEEDS}. Expected fewer, or lower ones"
                 )
-        if any(low > high for low, high in self._ranges()):
-            raise ValueError("a range runs downwards. Expected [low, high] with low <= high")
         return self
-
-    def _ranges(self) -> list[tuple[float, float]]:
-        towns = [source.gsd_range for source in self.data.sources if isinstance(source, TownSource)]
-        return [self.augmentation.zoom, *(s.zoom for s in self.data.sources if s.zoom), *towns]
 
     @property
     def steps(self) -> int:

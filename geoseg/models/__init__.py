@@ -1,8 +1,10 @@
-"""Networks: one file an architecture. No model knows tiling, files or losses.
+"""Networks: one file an architecture. No model knows tiling, files, heads or losses.
 
 A model is an `nn.Module` from images (N, C, H, W) to logits (N, K, H, W) of the same height and width, for any H and
 W of at least 1, with two attributes the plan is made from: `stride`, the factor its deepest level is downsampled by,
-and `bounded`, whether a logit depends on a bounded neighbourhood only.
+and `bounded`, whether a logit depends on a bounded neighbourhood only. One without padding has a `margin`, too: its
+logits are smaller by that much on each side. One with attention gates has `attention_maps`, their number, and
+`forward_with_attention`, which returns the logits and a map (N, 1, H, W) in [0, 1] for each gate.
 """
 
 from collections.abc import Callable
@@ -12,9 +14,30 @@ from typing import Any
 from torch import nn
 
 from geoseg.errors import UsageError
+from geoseg.models.attention_unet import AttentionUNet
+from geoseg.models.deeplabv3plus import DeepLabV3Plus
+from geoseg.models.fcn import FCN8s, FCN16s, FCN32s
+from geoseg.models.fcn_resnet import fcn_resnet50, fcn_resnet101
+from geoseg.models.resunet import ResUNet
+from geoseg.models.segnet import SegNet
 from geoseg.models.unet import UNet
+from geoseg.models.unet3d import UNet3D
+from geoseg.models.unetplusplus import UNetPlusPlus
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "unet": UNet,
+    "resunet": ResUNet,
+    "attention_unet": AttentionUNet,
+    "unet3d": UNet3D,
+    "unetplusplus": UNetPlusPlus,
+    "fcn32s": FCN32s,
+    "fcn16s": FCN16s,
+    "fcn8s": FCN8s,
+    "fcn_resnet50": fcn_resnet50,
+    "fcn_resnet101": fcn_resnet101,
+    "segnet": SegNet,
+    "deeplabv3plus": DeepLabV3Plus,
+}
 """Name of an architecture -> its builder, called with `in_channels`, `classes` and the architecture's own arguments."""
 
 

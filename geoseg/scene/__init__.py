@@ -45,6 +45,11 @@ class SceneSource:
     nodata: float | None = None
     """Overrides the value the file declares. Infinity: no value at all (as NaN, which is not equal to itself)."""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The only path, as a stack of files has several."""
+        return (self.path,)
+
     def open(self) -> "Scene":
         """The scene, with a handle of its own.
 
@@ -131,6 +136,20 @@ class Scene:
         """What opens this scene again."""
         path = self.path if is_remote(self.path) else str(Path(self.path).absolute())
         return SceneSource(path, tuple(self._indexes), self._override)
+
+    @property
+    def parts(self) -> "tuple[Scene, ...]":
+        """The scene itself, as a stack has several."""
+        return (self,)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of GDAL's block cache while this scene is read."""
+        return int(self._gdal["GDAL_CACHEMAX"])
+
+    @cache_bytes.setter
+    def cache_bytes(self, size: int) -> None:
+        self._gdal["GDAL_CACHEMAX"] = size
 
     @property
     def dtype(self) -> np.dtype:

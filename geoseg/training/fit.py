@@ -30,12 +30,12 @@ from geoseg.training.task import Segmentation
 _LIGHTNING_PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
-def train(
+def train_model(
     config: TrainConfig,
-    run: Path,
+    run: str | Path,
     *,
     device: str = "auto",
-    init: str | None = None,
+    init: str | Path | None = None,
     overwrite: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Path:
@@ -57,8 +57,9 @@ def train(
         OutputExistsError: If the folder holds a run, or anything else, and `overwrite` is not set.
         LabelsError: If there is nothing to learn from.
         TrainingError: If the loss stops being finite; the best checkpoint until then stays.
-        KeyboardInterrupt: When interrupted; the best checkpoint until then stays.
+        KeyboardInterrupt: When interrupted; the best checkpoint until then stays, which a note on the exception says.
     """
+    run = Path(run)
     check_run(run, overwrite)
     placement = Placement.resolve(device)
     loss = parse_mixture(config.loss)
@@ -66,7 +67,7 @@ def train(
     seed_everything(config.seed, verbose=False)
     start = load_checkpoint(resolve_model(init)) if init else None
     data = load_data(config, started=start is not None)
-    network = build_model(config.arch, in_channels=len(data.bands), classes=len(config.classes), **config.arch_args)
+    network = build_model(config.arch, in_channels=len(data.bands), classes=_head(config).channels, **config.arch_args)
     normalisation = statistics(data.train)
     if start:
         normalisation = _take_over(start.header, start.state_dict, network, config, data, normalisation)
@@ -81,7 +82,8 @@ def checkpoint_keys(init: str) -> dict[str, Any]:
     """Architecture and classes of a built-in model or a checkpoint, by key of the configuration."""
     header = load_checkpoint(resolve_model(init)).header
     classes = [{"name": item.name, "color": item.color} for item in header.classes]
-    return {"arch": header.arch, "arch_args": dict(header.arch_args), "classes": classes}
+    keys = {"arch": header.arch, "arch_args": dict(header.arch_args), "classes": classes}
+    return keys | {"task": next(iter(header.heads.values())).task}
 
 
 def check_run(run: Path, overwrite: bool) -> None:
@@ -105,7 +107,12 @@ def check_run(run: Path, overwrite: bool) -> None:
 def _check_model(config: TrainConfig) -> None:
     """Refuse a wrong architecture, or a cell it cannot have, before any data is read."""
     with torch.device("meta"):
-        network = build_model(config.arch, in_channels=1, classes=len(config.classes), **config.arch_args)
+        network = build_model(config.arch, in_channels=1, classes=_head(config).channels, **config.arch_args)
+    if 2 * (margin := int(getattr(network, "margin", 0))) >= config.tile_size:
+        raise ConfigError(
+            f"tile_size={config.tile_size} leaves nothing to learn from: the network answers for pixels {margin} and "
+            f"more from the edge. Expected more than {2 * margin}."
+        )
     if config.cell_side % int(network.stride):  # type: ignore[arg-type]
         raise ConfigError(f"cell_side={config.cell_side} is no multiple of the model's stride {network.stride}.")
 
@@ -122,6 +129,7 @@ def _take_over(
     for what, theirs, ours in (
         ("architecture", (header.arch, header.arch_args), (config.arch, config.arch_args)),
         ("number of bands", len(header.bands), len(data.bands)),
+        ("task", [head.task for head in header.heads.values()], [config.task]),
         ("classes", tuple(item.name for item in header.classes), config.class_names),
     ):
         if theirs != ours:
@@ -140,7 +148,7 @@ def _header(config: TrainConfig, data: Data, normalisation: Statistics, network:
         value_range=normalisation.value_range,
         dtype=str(data.train[0].data.dtype),
         gsd=_gsd(data.train),
-        heads={"main": Head(task="multiclass", classes=_classes(config))},
+        heads={"main": _head(config)},
         cell_side=config.cell_side,
         stride=int(network.stride),  # type: ignore[arg-type]
         receptive_radius=receptive_radius(network) if network.bounded else None,
@@ -149,9 +157,9 @@ def _header(config: TrainConfig, data: Data, normalisation: Statistics, network:
     )
 
 
-def _classes(config: TrainConfig) -> tuple[ClassInfo, ...]:
+def _head(config: TrainConfig) -> Head:
     pairs = zip(config.class_names, config.class_colors, strict=True)
-    return tuple(ClassInfo(name=name, color=color) for name, color in pairs)
+    return Head(task=config.task, classes=tuple(ClassInfo(name=name, color=color) for name, color in pairs))
 
 
 def _gsd(grounds: Sequence[Ground]) -> GroundSampling | None:

@@ -67,6 +67,7 @@ class Journal(Callback):
         self.on_epoch = on_epoch
         self.best = -1.0
         self.saved = False
+        self.epochs = 0
         self.interrupt: KeyboardInterrupt | None = None
         self.losses: list[dict[str, float]] = []
         self.begun = self.epoch_begun = 0.0
@@ -109,6 +110,7 @@ class Journal(Callback):
             saved=better,
         )
         self.write(epoch)
+        self.epochs = epoch.number
         self.on_epoch(epoch)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -117,6 +119,17 @@ class Journal(Callback):
             self.interrupt = exception
             if self.task.average.steps and not self.saved:
                 self.save(self.task.average.network, {})
+            exception.add_note(self.kept())
+
+    def kept(self) -> str:
+        """What the run folder holds of an interrupted run, in a sentence."""
+        path = self.run / CHECKPOINT
+        if not self.saved:
+            return f"Nothing was learnt yet: {self.run} is as it was."
+        if not self.epochs:
+            return f"{path} holds what was learnt before the end of the first epoch."
+        which = "best" if self.val else "last"
+        return f"{path} holds the {which} of {self.epochs} epoch{'s' if self.epochs > 1 else ''}."
 
     def save(self, network: nn.Module, scores: dict[str, dict[str, float | None]]) -> None:
         """Write the checkpoint with what it reached on each validation source; the configuration beside it."""

@@ -44,6 +44,19 @@ def merge_unknown(logits: Tensor, target: Tensor, known: Sequence[int]) -> tuple
     return merged, place.to(target.device)[target]
 
 
+def as_classes(logits: Tensor, task: str) -> Tensor:
+    """Logits with a channel for each class: a single one z of a binary network is (0, z), whose softmax is its sigmoid.
+
+    Args:
+        logits: (N, K, H, W), or (N, 1, H, W) where `task` is "binary".
+        task: Of the configuration.
+
+    Returns:
+        (N, K, H, W), at least two channels.
+    """
+    return torch.cat([torch.zeros_like(logits), logits], 1) if task == "binary" else logits
+
+
 class Average:
     """A running average of a network's parameters and statistics, smoother than any single step's."""
 
@@ -123,7 +136,9 @@ class Segmentation(LightningModule):
         """
         self.chance.manual_seed(self.config.seed * 1_000_003 + self.global_step)
         image, target = self.prepare(batch)
-        logits = self.network(image)
+        logits = as_classes(self.network(image), self.config.task)
+        if margin := int(getattr(self.network, "margin", 0)):  # without padding, the edge of a sample is context only
+            target = target[:, margin:-margin, margin:-margin]
         terms = self.partial_terms(logits, target, batch["ground"])
         loss = self.loss.total(terms)
         if not torch.isfinite(loss):

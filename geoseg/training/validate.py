@@ -11,6 +11,7 @@ from geoseg.engine import cells
 from geoseg.metrics import ConfusionMatrix
 from geoseg.predict import Placement, Runner
 from geoseg.preflight import plan_for
+from geoseg.scores import Decision
 from geoseg.training.samples import Ground
 
 
@@ -27,7 +28,8 @@ def validate(
     names = [item.name for item in header.classes]
     # The runner folds and casts what it is given.
     model = copy.deepcopy(network)
-    runner = Runner(model, mean=header.mean, std=header.std, classes=len(names), placement=placement)
+    decision = Decision(heads=header.heads)
+    runner = Runner(model, mean=header.mean, std=header.std, decision=decision, placement=placement)
     matrices: dict[str, ConfusionMatrix] = {}
     for ground in grounds:
         matrix = matrices.setdefault(ground.source, ConfusionMatrix(names))
@@ -36,7 +38,7 @@ def validate(
         others = [index for index in range(len(names)) if index not in ground.known]
         same[others] = others[0] if others else 0
         for window, cell in zip(plan, cells(ground.reader, runner, plan, list(plan)), strict=True):
-            matrix.update(same[ground.target[window.slices()]], same[cell.labels])
+            matrix.update(same[ground.target[window.slices()]], same[cell["labels"]])
     total = ConfusionMatrix(names)
     for matrix in matrices.values():
         total.merge(matrix)

@@ -22,7 +22,7 @@ import rasterio
 import rasterio.errors
 from PIL import Image
 
-from geoseg.evaluate import evaluate
+from geoseg.evaluate import evaluate_prediction
 from geoseg.pipeline import Products, predict_scene
 from geoseg.predict import tune_malloc
 from geoseg.scene import Scene
@@ -121,7 +121,7 @@ def score(held: Held, model: str, folder: Path, tally: Tally, pictures: Path | N
             nodata=IGNORED,
         ) as file:
             file.write(target, 1)
-    scores = evaluate(predicted, reference, window=held.window, labelled_area=held.area).scores
+    scores = evaluate_prediction(predicted, reference, window=held.window, labelled_area=held.area).scores
     grey = data.mean(axis=0).astype(np.uint8)
     for index in held.known:
         one = scores[CLASSES[index]]

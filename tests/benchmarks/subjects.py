@@ -57,7 +57,7 @@ def forward(scene: str, checkpoint: str, precision: str) -> None:
     import torch
 
     from geoseg.checkpoint import load_checkpoint
-    from geoseg.engine import load_runner
+    from geoseg.engine import load_predictor
     from geoseg.pipeline import default_backend
     from geoseg.predict import Placement, tune_malloc
     from geoseg.preflight import open_scene, plan_for
@@ -65,9 +65,9 @@ def forward(scene: str, checkpoint: str, precision: str) -> None:
     tune_malloc()
     header = load_checkpoint(checkpoint).header
     placement = Placement.resolve(precision=precision)
-    runner = load_runner(checkpoint, header.sha256, placement)
+    runner = load_predictor(((checkpoint, header.sha256),), placement)
     with open_scene(scene, header, None, None) as source:
-        plan = plan_for(source.grid.shape, header, None, None)
+        plan = plan_for(source.grid.shape, header)
     shapes = [plan.tile(cell).shape for cell in plan]
     inputs = {
         shape: torch.randn(1, 3, *shape).to(runner.dtype).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,103 @@
+"""Products: the files a prediction writes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from geoseg.errors import UsageError
+from geoseg.scores import Keep, Layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Products:
+    """The files a prediction writes. Text is made a Path: see `paths`.
+
+    Of a network with several heads each raster is one per head: `<name>_<head>.tif`.
+    """
+
+    labels: str | Path
+    """Class raster: uint8, 255 = nodata. Of a multilabel head a band of 0 and 1 per class; of a regression head the
+    values: float32, NaN = nodata."""
+    vectors: str | Path | None = None
+    """GeoPackage with a polygon layer per class."""
+    confidence: str | Path | None = None
+    """Probability of the chosen class: uint8, 0..254 = p * 254, 255 = nodata."""
+    probabilities: str | Path | None = None
+    """The same for every class, one band each."""
+    attention: str | Path | None = None
+    """The maps of the network's attention gates, stored as probabilities are."""
+
+    _NAMES: ClassVar = ("labels", "vectors", "confidence", "probabilities", "attention")
+
+    def __post_init__(self) -> None:
+        for name in self._NAMES:
+            value = getattr(self, name)
+            if isinstance(value, str | Path):
+                object.__setattr__(self, name, Path(value))
+            elif value is not None or name == "labels":
+                raise UsageError(f"{name}={value!r} is no path. Expected text or a Path.")
+
+    @classmethod
+    def beside_caller(
+        cls, scene: str, models: Sequence[str], labels: str | Path | None = None, **others: str | Path | None
+    ) -> "Products":
+        """With `<scene>_<model>.tif` in the working directory where no class raster is named."""
+        named = "_".join(Path(model).stem for model in models)
+        return cls(labels=labels or Path(f"{Path(scene).stem}_{named}.tif"), **others)
+
+    def paths(self) -> dict[str, Path]:
+        """As asked for, by name, the class raster first."""
+        named = {name: getattr(self, name) for name in self._NAMES}
+        return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def keep(self) -> Keep:
+        """What the cells must hold for these files."""
+        return Keep(**{name: getattr(self, name) is not None for name in ("confidence", "probabilities", "attention")})
+
+    def files(self, layers: Mapping[str, Layer]) -> dict[str, Path]:
+        """All files in the order they are told: rasters by the name of their layer, the class raster first.
+
+        Raises:
+            UsageError: If a file was asked for that the network has nothing for.
+        """
+        rasters = self.rasters(layers)
+        main = {name: path for name, path in rasters.items() if layers[name].kind in ("labels", "values")}
+        vectors = {"vectors": Path(self.vectors)} if self.vectors is not None else {}
+        return main | vectors | rasters
+
+    def rasters(self, layers: Mapping[str, Layer]) -> dict[str, Path]:
+        """The file of each layer, by the layer's name.
+
+        Raises:
+            UsageError: If a file was asked for that the network has nothing for.
+        """
+        kinds = {layer.kind for layer in layers.values()}
+        for name in ("confidence", "probabilities"):
+            if getattr(self, name) is not None and name not in kinds:
+                raise UsageError(f"--{name}: the model has no classes. Expected a model that tells classes apart.")
+        several = len({layer.head for layer in layers.values() if layer.head}) > 1
+        found = {}
+        for name, layer in layers.items():
+            path = self.paths()["labels" if layer.kind == "values" else layer.kind]
+            with_head = several and layer.head
+            found[name] = path.with_name(f"{path.stem}_{layer.head}{path.suffix}") if with_head else path
+        return found
+
+    def disk_needs(self, layers: Mapping[str, Layer]) -> Iterator[tuple[Path, float]]:
+        """Folder and bytes per pixel of all that is written, as measured on noise-like results.
+
+        Counted are the spool, the raster before it is put in a COG's order, and the raster itself, with overviews.
+        Classes take half a byte; probabilities, which hardly compress, two and a half; floats twelve. Polygons of small
+        patches take half a byte.
+        """
+        spool = 0.0
+        for name, path in self.rasters(layers).items():
+            kind, bands = layers[name].kind, len(layers[name].bands or ("",))
+            cell, raster = {"labels": (0.14, 0.36), "values": (3.6, 9.0)}.get(kind, (0.7, 1.8))
+            spool += cell * bands
+            yield path.parent, raster * bands
+        yield self.paths()["labels"].parent, spool
+        if self.vectors is not None:
+            yield Path(self.vectors).parent, 0.5
