@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from geoseg.batches import Tile, to_batch
 from geoseg.errors import DeviceError, UsageError
 from geoseg.models.fold import fold_batchnorm
+from geoseg.models.layout import channels_last
 from geoseg.scores import LABELS_ONLY, Decision, Keep, Scores, layers_of, mean_logits
 
 log = logging.getLogger(__name__)
@@ -217,8 +218,7 @@ class Runner(Predictor):
         self.bounded, self.margin = bool(getattr(model, "bounded", True)), int(getattr(model, "margin", 0))
         self.attention_maps = int(getattr(model, "attention_maps", 0))
         model = fold_batchnorm(model.eval()).to(self.device, self.dtype)
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = model.requires_grad_(False)
+        self.model = channels_last(model).requires_grad_(False)
         # One forward pass at a time on an accelerator, while other threads read and prepare; on the CPU each thread
         # runs its own pass on one core.
         cpu = self.device.type == "cpu"

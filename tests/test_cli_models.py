@@ -1,6 +1,7 @@
 """`geoseg models`: both tables, one checkpoint, JSON, refusals."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ from click.testing import CliRunner
 from geoseg import checkpoint
 from geoseg.checkpoint import ClassInfo, Head, Header, save_checkpoint
 from geoseg.cli.main import geoseg
-from geoseg.models import build_model
+from geoseg.models import GOOD_FOR, MODELS, build_model
+from geoseg.models.cost import macs_per_pixel
 
 
 @pytest.fixture
@@ -57,9 +59,10 @@ def test_tables(shipped):
     for text in ("unet", "land, water", "0.1 to 0.5", "0.0", "CC BY 4.0"):
         assert text in trained
     architecture = next(line for line in lines if line.startswith("unet"))
-    assert architecture.split()[:4] == ["unet", "1942611", "16", "107"]
+    assert re.split(" {2,}", architecture) == ["unet", "1.9 M", "46", "16", "107", GOOD_FOR["unet"]]
     header = next(line for line in lines if line.startswith("name") and "stride" in line)
     assert header.index("stride") == architecture.index("16 ")
+    assert "  unbounded  " in next(line for line in lines if line.startswith("deeplabv3plus"))
 
 
 def test_nothing_shipped(shipped):
@@ -73,7 +76,42 @@ def test_json_of_everything(shipped):
     assert said["models"][0]["parameters"] == sum(
         p.numel() for p in build_model("unet", in_channels=2, classes=2, width=2, depth=1).parameters()
     )
-    assert said["architectures"][0]["receptive_radius"] == 107
+    architectures = {architecture.pop("name"): architecture for architecture in said["architectures"]}
+    assert list(architectures) == list(MODELS) == list(GOOD_FOR)
+    assert architectures["unet"] == {
+        "parameters": 1_942_611,
+        "macs_per_pixel": round(macs_per_pixel(build_model("unet", in_channels=3, classes=3))),
+        "stride": 16,
+        "receptive_radius": 107,
+        "good_for": GOOD_FOR["unet"],
+    }
+    assert architectures["deeplabv3plus"]["receptive_radius"] is None
+    assert all(
+        architecture["good_for"] and len(architecture["good_for"]) < 60 for architecture in architectures.values()
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_architecture_tells_its_arguments_and_its_paper(shipped, name):
+    said = json.loads(run(name, "--json").stdout)
+    assert said["name"] == name
+    assert re.search(r" 20\d\d, .*arXiv:\d{4}\.\d{4,5}$", said["paper"])
+    for argument, about in said["arguments"].items():
+        build_model(
+            name, in_channels=3, classes=2, width=1, **({argument: about["default"]} if argument != "width" else {})
+        )
+        assert about["about"].endswith(".")
+    assert "width" in said["arguments"]
+    rows = dict(line.split(maxsplit=1) for line in run(name).stdout.splitlines())
+    assert rows["arguments.width"].startswith(f"{said['arguments']['width']['default']}: ")
+
+
+def test_an_architecture_is_told_of_below_the_model_of_its_name(shipped):
+    (shipped / "ponds.safetensors").rename(shipped / "unet.safetensors")
+    said = json.loads(run("unet", "--json").stdout)
+    assert said["arch_args"] == {"width": 2, "depth": 1}
+    assert said["architecture"]["arguments"]["depth"]["default"] == 4
+    assert "architecture.arguments.depth" in run("unet").stdout
 
 
 @pytest.mark.parametrize("by", ["name", "path"])
@@ -102,7 +140,6 @@ def test_refusals(shipped, tmp_path):
     unknown = run("pond", code=2)
     assert unknown.stdout == ""
     assert unknown.stderr.startswith("Error: model='pond' is unknown. Did you mean 'ponds'?")
-    assert "is an architecture" in run("unet", code=2).stderr
     (tmp_path / "x.safetensors").write_text("no checkpoint")
     refused = run(tmp_path / "x.safetensors", code=1)
     assert refused.stderr.count("\n") == 1

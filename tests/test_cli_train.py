@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner, Result
 from test_grounds import write_boxes, write_folder, write_raster
 
@@ -73,6 +75,27 @@ def test_a_scene_with_labels_and_area(tmp_path):
     assert (source.scene, source.labelled_area, source.class_field) == (str(image), str(area), "kind")
 
 
+def test_dates_of_a_stack_train_a_network_of_dates_that_predicts_them(tmp_path):
+    rng = np.random.default_rng(0)
+    dates = [str(write_raster(tmp_path / f"{n}.tif", rng.integers(0, 255, (3, 67, 101), dtype=np.uint8))) for n in "ab"]
+    labels = str(write_boxes(tmp_path / "labels.geojson", [(10, 10, 30, 30), (60, 20, 90, 50)]))
+    args = ["train", *dates, "--labels", labels, "-o", str(tmp_path / "run"), "--arch", "unet3d", *SMALL]
+    args += ["--classes", "background,building", "--set", "arch_args={width: 2, depth: 2, dates: 2}"]
+    done = CliRunner().invoke(geoseg, [*args, "--stack"])
+    assert done.exit_code == 0, done.stderr
+    header = load_checkpoint(tmp_path / "run" / "model.safetensors").header
+    assert len(header.bands) == 6
+    out = str(tmp_path / "out.tif")
+    model = str(tmp_path / "run" / "model.safetensors")
+    done = CliRunner().invoke(geoseg, ["predict", *dates, "--stack", "-m", model, "-o", out])
+    assert done.exit_code == 0, done.stderr
+    with rasterio.open(out) as src:
+        assert src.shape == (67, 101)
+    done = CliRunner().invoke(geoseg, ["train", *dates, "--stack", "-o", str(tmp_path / "other")])
+    assert done.exit_code == 2
+    assert "--labels" in done.stderr
+
+
 def test_a_run_goes_on_from_a_checkpoint_with_its_classes(tiles, tmp_path):
     first = call(tiles, "-o", tmp_path / "a", "--classes", "background,building", *SMALL)
     second = call(
@@ -115,6 +138,8 @@ def test_a_run_goes_on_from_a_checkpoint_with_its_classes(tiles, tmp_path):
         (("{tiles}", "--classes", "building"), 2, "Error: --classes building has 1 entry. Expected a list of 2 to 254"),
         (("{tiles}", "--classes", "a,a"), 2, "Error: --classes a,a has the name 'a' twice."),
         (("{tiles}", "--classes", "background,,road"), 2, "has an empty entry"),
+        (("{tiles}", "--pretrained"), 2, "UNet has no encoder with weights of its own. Expected a network on VGG"),
+        (("{tiles}", "--pretrained", "--init", "unet"), 2, "pretrained=True and init=unet: a checkpoint brings all"),
         (("{tiles}", "--device", "gpu"), 1, "device='gpu'"),
         (("{tiles}",), 1, "no training pixel is labelled 'road'"),
     ],

@@ -18,5 +18,13 @@ def test_predict_a_town(tmp_path, capsys):
     assert (tmp_path / "classes.gpkg").is_file()
 
 
+@pytest.mark.slow
+def test_compare_losses(tmp_path):
+    main = runpy.run_path(str(EXAMPLES / "compare_losses.py"))["main"]
+    main(None, tmp_path, quick=True)
+    assert {"scores.csv", "losses.md", "losses.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_every_example_is_tested():
-    assert [path.name for path in EXAMPLES.glob("*.py")] == ["predict_a_town.py"]
+    tested = {name.removeprefix("test_") + ".py" for name in globals() if name.startswith("test_")}
+    assert {path.name for path in EXAMPLES.glob("*.py")} <= tested

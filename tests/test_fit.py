@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from test_grounds import write_boxes, write_folder, write_raster
@@ -14,9 +16,10 @@ from test_samples import make_ground
 from torch import nn
 
 from geoseg.checkpoint import load_checkpoint, save_checkpoint
-from geoseg.config import load_config
-from geoseg.errors import ConfigError, OutputError, OutputExistsError, TrainingError, UsageError
+from geoseg.config import dump_config, load_config
+from geoseg.errors import ConfigError, LabelsError, OutputError, OutputExistsError, TrainingError, UsageError
 from geoseg.losses import parse_mixture
+from geoseg.pipeline import Products, predict_scene
 from geoseg.predict import Placement
 from geoseg.training.fit import check_run, checkpoint_keys, train_model
 from geoseg.training.journal import Epoch
@@ -134,7 +137,8 @@ def test_a_batch_without_changes_is_normalised_as_in_prediction():
         "target": torch.zeros(1, 4, 4, dtype=torch.uint8),
         "valid": torch.from_numpy(valid)[None],
     }
-    image, target = task.prepare(batch)
+    image, targets = task.prepare(batch)
+    target = targets["target"]
     wanted = to_batch([Tile(data, valid)], (10.0, 20.0), (2.0, 4.0), torch.float32)
     torch.testing.assert_close(image, wanted, atol=1e-4, rtol=1e-4)
     assert image.is_contiguous(memory_format=torch.channels_last)
@@ -275,7 +279,7 @@ def test_partial_labels_are_scored_on_what_they_know(tiles):
         arch="unet", bands=("r", "g", "b"), mean=(0.0,) * 3, std=(1.0,) * 3, value_range=((0.0, 1.0),) * 3,
         dtype="uint8", heads={"main": Head(classes=infos)}, cell_side=64, stride=1, receptive_radius=0,
     )  # fmt: skip
-    scores = validate(Roads(), header, data.val, Placement(device="cpu", precision="float32"))
+    scores = validate(Roads(), header, data.val, Placement(device="cpu", precision="float32")).iou
     # Where roads are not known they are no false alarm: every pixel but the buildings is right.
     assert scores["tiles"]["road"] is None
     assert scores["tiles"]["building"] == 0
@@ -447,7 +451,7 @@ def test_a_single_logit_is_trained_saved_validated_and_started_from(tiles, squar
     again = load_config(None, squares | checkpoint_keys(str(path)))
     assert again.task == "binary"
     train_model(again.model_copy(update={"epochs": 1}), tmp_path / "again", device="cpu", init=str(path))
-    with pytest.raises(UsageError, match="task"):
+    with pytest.raises(UsageError, match="heads"):
         train_model(tiny(tiles), tmp_path / "other", device="cpu", init=str(path))
 
 
@@ -464,5 +468,127 @@ def test_a_network_without_padding_learns_from_the_middle_of_its_samples(squares
     assert epochs[-1].iou["building"] > 0.8
     with pytest.raises(ConfigError, match="leaves nothing to learn from"):
         train_model(
-            config.model_copy(update={"tile_size": 32, "arch_args": {**config.arch_args, "depth": 2}}), tmp_path
+            config.model_copy(update={"tile_size": 32, "arch_args": {**config.arch_args, "depth": 2}}),
+            tmp_path / "small",
         )
+
+
+# --- several heads
+
+
+@pytest.fixture
+def three_heads(tmp_path, squares):
+    """The squares, how high everything is, and two labels that overlap: square, and left half."""
+    source = squares["data.sources"][0]
+    with rasterio.open(source["scene"]) as src:
+        bright = src.read().mean(0) > 130
+        profile = src.profile
+    rng = np.random.default_rng(1)
+    height = np.where(bright, 60, 40) + rng.normal(0, 1, bright.shape)
+    height[:5] = -9999
+    left = np.broadcast_to(np.arange(bright.shape[1]) < bright.shape[1] // 2, bright.shape)
+    flags = np.stack([bright, left & bright]).astype(np.uint8)
+    flags[:, -3:] = 255
+    profile.pop("photometric", None)
+    files = {"height": (height[None].astype(np.float32), -9999), "flags": (flags, None)}
+    for name, (array, nodata) in files.items():
+        with rasterio.open(
+            tmp_path / f"{name}.tif", "w", **profile | {"count": len(array), "dtype": array.dtype, "nodata": nodata}
+        ) as dst:
+            dst.write(array)
+    heads = {
+        "surface": {"classes": ["background", "building"]},
+        "height": {"task": "regression", "unit": "m"},
+        "flags": {"task": "multilabel", "classes": ["square", "left"], "weight": 0.5},
+    }
+    targets = {name: str(tmp_path / f"{name}.tif") for name in files}
+    plain = {key: value for key, value in squares.items() if key != "classes"}
+    return plain | {"heads": heads, "data.sources": [source | {"targets": targets}], "epochs": 5}
+
+
+def test_three_heads_are_learnt_scored_and_written(three_heads, tmp_path):
+    config = load_config(None, three_heads)
+    assert (config.main_head, list(config.further_heads)) == ("surface", ["flags", "height"])
+    assert load_config(None, yaml.safe_load(dump_config(config))) == config
+    epochs: list[Epoch] = []
+    path = train_model(config, tmp_path / "run", device="cpu", on_epoch=epochs.append)
+    last = epochs[-1]
+    assert last.iou["building"] > 0.8
+    assert last.further["flags.square"] > 0.8
+    assert last.further["height.rmse"] < 4  # its deviation is 8
+    assert set(last.terms) == {"cross_entropy", "dice", "flags.bce", "flags.dice", "height.huber"}
+    header = load_checkpoint(path).header
+    assert {name: (head.task, head.channels) for name, head in header.heads.items()} == {
+        "flags": ("multilabel", 2), "height": ("regression", 1), "surface": ("multiclass", 2),
+    }  # fmt: skip
+    assert (header.heads["height"].unit, 5 < header.heads["height"].scale < 12) == ("m", True)
+    assert header.metrics["further"]["height.rmse"] == pytest.approx(last.further["height.rmse"]) or not last.saved
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        assert "height.rmse" in next(csv.DictReader(file))
+
+    products = Products(labels=tmp_path / "out.tif")
+    predict_scene(three_heads["data.sources"][0]["scene"], path, products=products)
+    with rasterio.open(tmp_path / "out_height.tif") as src, rasterio.open(tmp_path / "height.tif") as truth:
+        known = truth.read(1) > -9999
+        assert np.abs(src.read(1) - truth.read(1))[known].mean() < 4
+
+    # The same heads, from where it stands: the scale of the values is the checkpoint's.
+    keys = three_heads | checkpoint_keys(str(path)) | {"epochs": 1}
+    keys["heads"]["flags"]["loss"] = "focal:1"
+    again = train_model(load_config(None, keys), tmp_path / "again", device="cpu", init=str(path))
+    assert load_checkpoint(again).header.heads["height"] == header.heads["height"]
+
+
+def test_a_regression_alone(three_heads, tmp_path):
+    source = {name: value for name, value in three_heads["data.sources"][0].items() if name != "labels"}
+    source["targets"] = {"height": source["targets"]["height"]}
+    heads = {"height": {"task": "regression", "loss": "mae:1"}}
+    epochs: list[Epoch] = []
+    changes = {"heads": heads, "data.sources": [source], "epochs": 5}
+    path = train_model(load_config(None, three_heads | changes), tmp_path / "run", on_epoch=epochs.append)
+    assert list(load_checkpoint(path).header.heads) == ["height"]
+    assert epochs[-1].further["height.mae"] < 4
+    assert epochs[-1].iou == {}
+    assert sum(epoch.saved for epoch in epochs) >= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"heads": {"a": {"classes": ["x", "y"]}, "b": {"classes": ["x", "y"]}}}, "several of exclusive classes"),
+        ({"heads": {"a": {"classes": ["x"]}}}, "takes 2 to 254"),
+        ({"heads": {"a": {"task": "regression", "classes": ["x"]}}}, "takes 0 to 0"),
+        ({"heads": {"a": {"task": "multilabel", "classes": ["x", "x"]}}}, "twice"),
+        ({"heads": {"a/b": {"task": "regression"}}}, "a/b"),
+        ({"heads": {"height": {"task": "regression"}, "main": {"classes": ["x", "y"]}}}, "names head 'flags'"),
+    ],
+)
+def test_heads_that_make_no_sense(three_heads, changes, says):
+    with pytest.raises(ConfigError, match=says):
+        load_config(None, three_heads | changes)
+
+
+def test_losses_that_do_not_fit_their_head(three_heads, tmp_path):
+    heads = three_heads["heads"] | {"height": {"task": "regression", "loss": "dice:1"}}
+    with pytest.raises(UsageError, match="dice"):
+        train_model(load_config(None, three_heads | {"heads": heads}), tmp_path / "run")
+
+
+def test_targets_of_another_size_or_number_of_bands(three_heads, tmp_path):
+    source = three_heads["data.sources"][0]
+    swapped = {"height": source["targets"]["flags"], "flags": source["targets"]["height"]}
+    with pytest.raises(LabelsError, match=r"has 1 bands. Expected 2|has 2 bands. Expected 1"):
+        train_model(load_config(None, three_heads | {"data.sources": [source | {"targets": swapped}]}), tmp_path / "r")
+
+
+def test_class_weights_by_rule_and_shares_of_the_gradient(squares, tmp_path):
+    loss = "cross_entropy(class_weights=inverse):1,dice:0.5"
+    epochs: list[Epoch] = []
+    train_model(load_config(None, squares | {"loss": loss}), tmp_path / "run", on_epoch=epochs.append)
+    assert epochs[-1].iou["building"] > 0.6
+    shares = epochs[-1].shares
+    assert set(shares) == {"cross_entropy", "dice"}
+    assert sum(shares.values()) == pytest.approx(1)
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["share_dice"]) == pytest.approx(shares["dice"], rel=1e-4)

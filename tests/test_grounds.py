@@ -11,7 +11,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from geoseg.config import load_config
-from geoseg.errors import BandError, LabelsError, ShapeError, TrainingError
+from geoseg.errors import BandError, LabelsError, SceneError, ShapeError, TrainingError
 from geoseg.training.grounds import find_pairs, load_data
 from geoseg.training.samples import IGNORED
 
@@ -281,3 +281,19 @@ def test_a_window_outside_the_scene_is_refused(scene):
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(LabelsError, match="is not a folder"):
         load({"folder": str(tmp_path / "missing")})
+
+
+def test_dates_are_one_scene_of_all_their_bands(tmp_path, scene):
+    second = np.arange(3 * 67 * 101, dtype=np.uint32).reshape(3, 67, 101).astype(np.uint8)[:, ::-1]
+    dates = [scene["scene"], str(write_raster(tmp_path / "second.tif", second))]
+    stack = load(scene | {"scene": dates})
+    alone = load(scene)
+    assert len(stack.bands) == 6
+    assert np.array_equal(stack.train[0].data[:3], alone.train[0].data)
+    window = slice(0, stack.train[0].data.shape[1]), slice(0, stack.train[0].data.shape[2])
+    assert stack.train[0].data.shape[0] == 6
+    assert not np.array_equal(stack.train[0].data[3:], alone.train[0].data[:, *window])
+    assert np.array_equal(stack.train[0].target, alone.train[0].target)
+    write_raster(tmp_path / "small.tif", second[:, :50])
+    with pytest.raises(SceneError, match=r"small\.tif"):
+        load(scene | {"scene": [dates[0], str(tmp_path / "small.tif")]})

@@ -9,9 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.errors import LabelsError, ShapeError, UsageError
-from geoseg.losses import LOSSES, Loss, Mixture, cross_entropy, dice, focal, lovasz, lovasz_sort, parse_mixture, tversky
+from geoseg.losses import (
+    LOSSES,
+    REGRESSION,
+    Loss,
+    Mixture,
+    bce,
+    cross_entropy,
+    dice,
+    focal,
+    focal_tversky,
+    generalized_dice,
+    jaccard,
+    lovasz,
+    lovasz_hinge,
+    lovasz_sort,
+    parse_mixture,
+    planes,
+    tversky,
+)
 
-ALL = pytest.mark.parametrize("name", LOSSES)
+OF_CLASSES = [name for name in LOSSES if name not in REGRESSION]
+ALL = pytest.mark.parametrize("name", OF_CLASSES)
 SURE = 40.0
 """A logit so far above 0 that the softmax is 1 in float32."""
 
@@ -76,6 +95,52 @@ class TestByHand:
         overlaps = [2 * 0.8 / (1 + 1.7), 2 * 1.1 / (2 + 1.3)]
         assert dice(self.LOGITS, self.TARGET) == pytest.approx(1 - sum(overlaps) / 2)
 
+    def test_jaccard(self):
+        ious = [0.8 / (1 + 1.7 - 0.8), 1.1 / (2 + 1.3 - 1.1)]
+        assert jaccard(self.LOGITS, self.TARGET) == pytest.approx(1 - sum(ious) / 2)
+
+    def test_generalized_dice(self):
+        # w is 1 for class 0 (one pixel) and 1/4 for class 1 (two).
+        score = 2 * (0.8 + 1.1 / 4) / (1 + 1.7 + (2 + 1.3) / 4)
+        assert generalized_dice(self.LOGITS, self.TARGET) == pytest.approx(1 - score)
+
+    def test_focal_tversky(self):
+        overlaps = [0.8 / (0.8 + 0.3 * 0.9 + 0.7 * 0.2), 1.1 / (1.1 + 0.3 * 0.2 + 0.7 * 0.9)]
+        expected = sum((1 - overlap) ** 0.75 for overlap in overlaps) / 2
+        assert focal_tversky(self.LOGITS, self.TARGET) == pytest.approx(expected, abs=1e-4)
+
+    def test_bce(self):
+        yes = [[0.8, 0.4, 0.3], [0.1, 0.6, 0.7]]
+        logits = torch.logit(torch.tensor(yes))[None, :, None]
+        terms = [0.8, 1 - 0.4, 1 - 0.3, 1 - 0.1, 0.6, 0.7]
+        assert bce(logits, self.TARGET) == pytest.approx(-sum(map(math.log, terms)) / 6)
+        weighted = -(sum(map(math.log, terms[:3])) + 3 * sum(map(math.log, terms[3:]))) / 12
+        assert bce(logits, self.TARGET, class_weights=[1, 3]) == pytest.approx(weighted)
+
+    def test_focal_with_alpha(self):
+        terms = [(0.25, 0.8), (0.75, 0.4), (0.75, 0.7)]
+        expected = -sum(alpha * (1 - p) ** 2 * math.log(p) for alpha, p in terms) / 3
+        assert focal(self.LOGITS, self.TARGET, alpha=0.75) == pytest.approx(expected)
+        assert focal(self.LOGITS, self.TARGET, alpha=[0.25, 0.75]) == pytest.approx(expected)
+
+    def test_options_of_overlap(self):
+        hit, predicted, actual = (0.8, 1.1), (1.7, 1.3), (1, 2)
+        dices = [2 * (h + 1) / (p + a + 2) for h, p, a in zip(hit, predicted, actual, strict=True)]
+        assert dice(self.LOGITS, self.TARGET, smooth=1) == pytest.approx(1 - sum(dices) / 2)
+        assert dice(self.LOGITS, self.TARGET, average="micro") == pytest.approx(1 - 2 * sum(hit) / (3 + 3))
+        plain = [2 * h / (p + a) for h, p, a in zip(hit, predicted, actual, strict=True)]
+        weighted = 1 - (plain[0] + 3 * plain[1]) / 4
+        assert dice(self.LOGITS, self.TARGET, class_weights=[1, 3]) == pytest.approx(weighted)
+        assert dice(self.LOGITS, self.TARGET, class_weights=[0, 1]) == pytest.approx(1 - plain[1])
+
+    def test_lovasz_hinge(self):
+        # Log-odds 0.5 of yes, -1 of yes, 3 of no: errors 0.5, 2, 4, falling: no 4, yes 2, yes 0.5.
+        logits = torch.tensor([0.5, -1.0, 3.0]).view(1, 1, 1, 3)
+        target = torch.tensor([[[1, 1, 0]]])
+        yes = 4 * (1 / 3) + 2 * (2 / 3 - 1 / 3) + 0.5 * (1 - 2 / 3)
+        no = 4 * 1.0
+        assert lovasz_hinge(logits, target, task="binary") == pytest.approx((yes + no) / 2, rel=1e-5)
+
     @pytest.mark.parametrize("name", ["lovasz", "lovasz_sort"])
     def test_lovasz(self, name):
         # Errors of class 1: .2 (other), .6 (own), .3 (own); falling: own .6, own .3, other .2.
@@ -101,6 +166,49 @@ class TestIdentities:
         of_gamma_0 = value_and_gradient("focal", logits, target, gamma=0, class_weights=class_weights)
         assert torch.allclose(of_gamma_0[0], plain[0], rtol=1e-5)
         assert torch.allclose(of_gamma_0[1], plain[1], atol=1e-7)
+
+    def test_jaccard_follows_from_dice(self):
+        logits, target = some()
+        for only in ([1, 0, 0], [0, 1, 0], [0, 0, 1]):
+            score = 1 - dice(logits, target, class_weights=only)
+            assert jaccard(logits, target, class_weights=only) == pytest.approx((1 - score / (2 - score)).item())
+
+    @pytest.mark.parametrize("name", ["focal_tversky", "jaccard"])
+    def test_special_cases_of_tversky(self, name):
+        logits, target = some()
+        options = {"gamma": 1} if name == "focal_tversky" else {}
+        same = {"alpha": 1, "beta": 1} if name == "jaccard" else {}
+        first = value_and_gradient(name, logits, target, **options)
+        second = value_and_gradient("tversky", logits, target, **same)
+        assert first[0] == pytest.approx(second[0].item(), rel=1e-5)
+        assert torch.allclose(first[1], second[1], atol=1e-7)
+
+    @pytest.mark.parametrize("name", ["dice", "jaccard", "tversky", "focal_tversky", "generalized_dice", "lovasz"])
+    def test_per_image_is_the_mean_of_images(self, name):
+        logits, target = some(3, (3, 6, 5))
+        target[1] = 255
+        expected = sum(LOSSES[name](logits[i : i + 1], target[i : i + 1]) for i in (0, 2)) / 2
+        assert LOSSES[name](logits, target, per_image=True) == pytest.approx(expected.item(), rel=1e-5)
+
+    @pytest.mark.parametrize("classes", [2, 4])
+    def test_equal_class_weights_change_nothing(self, classes):
+        logits, target = some(classes)
+        for name in OF_CLASSES:
+            if name not in ("generalized_dice", "boundary"):
+                plain = LOSSES[name](logits, target)
+                assert LOSSES[name](logits, target, class_weights=[3] * classes) == pytest.approx(
+                    plain.item(), rel=1e-5
+                )
+
+    def test_blocks_do_not_matter(self, monkeypatch):
+        logits, target = some(2, (3, 9, 7))
+        for name in OF_CLASSES:
+            monkeypatch.setattr(planes, "_BLOCK", 65536)
+            whole = value_and_gradient(name, logits, target)
+            monkeypatch.setattr(planes, "_BLOCK", 10)
+            parts = value_and_gradient(name, logits, target)
+            assert parts[0] == pytest.approx(whole[0].item(), rel=1e-5)
+            assert torch.allclose(parts[1], whole[1], atol=1e-7)
 
     @pytest.mark.parametrize("name", ["lovasz", "lovasz_sort"])
     def test_lovasz_of_hard_predictions_is_one_minus_iou(self, name):
@@ -141,33 +249,32 @@ class TestIdentities:
         assert LOSSES[name](logits.flip(1), 2 - target) == pytest.approx(expected, rel=1e-5)
 
 
+OPTIONS = {
+    "cross_entropy": [{"label_smoothing": 0.1, "class_weights": [0.2, 1, 3]}],
+    "bce": [{"label_smoothing": 0.1, "class_weights": [0.2, 1, 3]}],
+    "focal": [{"gamma": 0.5, "class_weights": [0.2, 1, 3]}, {"gamma": 3, "alpha": [0.1, 0.5, 2]}],
+    "dice": [{"smooth": 1.0, "average": "micro", "class_weights": [0.2, 1, 3]}],
+    "tversky": [{"alpha": 0.2, "beta": 0.9, "per_image": True}],
+    "focal_tversky": [{"gamma": 3}, {"gamma": 0.5}],
+    "generalized_dice": [{"smooth": 1.0, "per_image": True}],
+    "lovasz": [{"per_image": True, "class_weights": [0.2, 1, 3]}],
+    "boundary": [{"class_weights": [0.2, 1, 3]}],
+    "cldice": [{"alpha": 0.9, "iterations": 2, "class_weights": [0, 1, 1]}],
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("cross_entropy", {}),
-        ("cross_entropy", {"label_smoothing": 0.1, "class_weights": [0.2, 1, 3]}),
-        ("focal", {}),
-        ("focal", {"gamma": 0.5, "class_weights": [0.2, 1, 3]}),
-        ("dice", {}),
-        ("tversky", {"alpha": 0.2, "beta": 0.9}),
-        ("lovasz", {}),
-        ("lovasz_sort", {}),
-    ],
+    ("name", "options"), [(name, each) for name in OF_CLASSES for each in [{}, *OPTIONS.get(name, ())]]
 )
-def test_gradient_against_float64_finite_differences(name, options):
-    logits, target = some(3, (1, 4, 3), dtype=torch.float64)
-    _, gradient = value_and_gradient(name, logits, target, **options)
-    step = 1e-6
-    numeric = torch.zeros_like(logits)
-    for index in range(logits.numel()):
-        ends = []
-        for sign in (1, -1):
-            moved = logits.clone()
-            moved.view(-1)[index] += sign * step
-            ends.append(LOSSES[name](moved, target, **options))
-        numeric.view(-1)[index] = (ends[0] - ends[1]) / (2 * step)
-    assert torch.allclose(gradient, numeric, rtol=1e-5, atol=1e-8)
-    assert gradient.abs().max() > 1e-3
+@pytest.mark.parametrize("classes", [2, 3])
+def test_gradient_against_float64_finite_differences(name, options, classes):
+    torch.manual_seed(3)
+    logits, target = some(classes, (2, 3, 2), ignored=0.1, dtype=torch.float64)
+    options = {key: value[:classes] if isinstance(value, list) else value for key, value in options.items()}
+    options = {"iterations": 1} | options if name == "cldice" else options
+    leaf = (logits / 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, target, **options), leaf, eps=1e-7, atol=1e-6)
+    assert value_and_gradient(name, logits, target, **options)[1].abs().max() > 1e-3
 
 
 class TestFinite:
@@ -203,7 +310,7 @@ class TestFinite:
     @ALL
     @pytest.mark.parametrize("value", [0, 1, 255])
     def test_one_pixel(self, name, value):
-        loss, gradient = value_and_gradient(name, torch.randn(1, 2, 1, 1), torch.full((1, 1, 1), value))
+        loss, gradient = value_and_gradient(name, torch.randn(1, 2, 1, 1) / 9, torch.full((1, 1, 1), value))
         assert torch.isfinite(loss)
         assert torch.isfinite(gradient).all()
         assert (gradient.abs().sum() > 0) == (value != 255)
@@ -220,6 +327,8 @@ class TestFinite:
         logits = (torch.tensor(signs) * scale).view(1, -1, 1, 1).expand(1, classes, *target.shape[1:])
         options = {"beta": data.draw(st.sampled_from([0.0, 0.7]))} if name == "tversky" else {}
         options |= {"gamma": data.draw(st.sampled_from([0.0, 0.3, 2.0]))} if name == "focal" else {}
+        options |= {"gamma": data.draw(st.sampled_from([0.01, 1.0, 100.0]))} if name == "focal_tversky" else {}
+        options |= {"iterations": 2} if name == "cldice" else {}
         loss, gradient = value_and_gradient(name, logits, target, **options)
         assert torch.isfinite(loss)
         assert loss > -1e-6
@@ -247,7 +356,7 @@ class TestRefused:
     @ALL
     @pytest.mark.parametrize(
         ("logits", "target"),
-        [((2, 3, 4, 4), (2, 4, 5)), ((2, 3, 4, 4), (2, 3, 4, 4)), ((3, 4, 4), (4, 4)), ((2, 1, 4, 4), (2, 4, 4))],
+        [((2, 3, 4, 4), (2, 4, 5)), ((2, 3, 4, 4), (2, 2, 4, 4)), ((3, 4, 4), (4, 4)), ((2, 1, 4, 4), (2, 4, 4))],
     )
     def test_shapes(self, name, logits, target):
         with pytest.raises(ShapeError, match="do not fit together"):
@@ -331,7 +440,10 @@ class TestMixture:
             ("focal:NaN", "out of range"),
             ("focal:[1]", "out of range"),
             ("focl:1", r"'focl' is unknown\. Did you mean 'focal'"),
-            ("focal(gama=2)", "no option 'gama'. Expected some of: gamma, class_weights, ignore_index"),
+            (
+                "focal(gama=2)",
+                r"no option 'gama'\. Did you mean 'gamma'\? Expected some of: gamma, alpha, class_weights",
+            ),
             ("focal(gamma=-1)", r"gamma=-1 is out of range\. Expected a number from 0"),
             ("focal(gamma=NaN)", "out of range"),
             ("focal(gamma=[1])", "out of range"),

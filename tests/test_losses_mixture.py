@@ -60,6 +60,8 @@ class TestText:
         expected = dice(logits, target, task="binary") + 2 * focal(logits, target, alpha=0.7, task="binary")
         assert value == pytest.approx(expected.item())
         labels = parse_mixture("bce(class_weights=[1,2,5])", task="multilabel")
+        assert labels.task == "multilabel"
+        assert parse_mixture("mse", task="binary").task == "regression"
         assert torch.isfinite(labels(torch.randn(1, 3, 2, 2), torch.randint(0, 2, (1, 3, 2, 2))))
 
     def test_regression(self):

@@ -8,7 +8,10 @@ import threading
 
 import pytest
 import torch
+from test_grounds import write_folder
 
+from geoseg.checkpoint import load_checkpoint
+from geoseg.config import load_config
 from geoseg.errors import CheckpointError, OutputError, UsageError
 from geoseg.models import UNet
 from geoseg.models.deeplabv3plus import DeepLabV3Plus
@@ -17,6 +20,7 @@ from geoseg.models.fcn import FCN8s
 from geoseg.models.fcn_resnet import FCNResNet
 from geoseg.models.segnet import SegNet
 from geoseg.training import pretrained
+from geoseg.training.fit import train_model
 from geoseg.training.pretrained import cache_folder, fetch_weights, load_encoder, load_network, read_weights
 
 
@@ -287,6 +291,65 @@ class TestDownload:
     def test_no_public_weights(self):
         with pytest.raises(UsageError, match=r"'timm:x' has no public weights\. Expected one of: vgg16, "):
             fetch_weights("timm:x")
+
+
+class TestTraining:
+    """A run that begins with a file's weights; its rate is so low that they are still there when it ends."""
+
+    def config(self, tmp_path, source, **changes):
+        keys = {
+            "arch": "deeplabv3plus",
+            "arch_args": {"encoder": "resnet18", "width": 2},
+            "pretrained": source,
+            "classes": [{"name": "background"}, {"name": "building"}],
+            "data.sources": [{"folder": str(write_folder(tmp_path / "tiles"))}],
+            "optimizer.lr": 1e-9,
+        }
+        sizes = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "tile_size": 32, "cell_side": 64}
+        return load_config(None, keys | sizes | changes)
+
+    def test_from_a_file(self, tmp_path, monkeypatch):
+        state = classification()
+        save(tmp_path / "weights.pth", state)
+        monkeypatch.setenv("WEIGHTS", str(tmp_path))
+        path = train_model(self.config(tmp_path, "${WEIGHTS}/weights.pth"), tmp_path / "run", device="cpu")
+        trained = load_checkpoint(path).state_dict
+        for name in ("conv1.weight", "layer4.1.conv2.weight"):
+            assert torch.allclose(trained[f"encoder.{name}"].float(), state[name], atol=1e-3), name
+
+    def test_a_checkpoint_needs_the_file_no_more(self, tmp_path):
+        weights = save(tmp_path / "weights.pth", classification())
+        config = self.config(tmp_path, str(weights))
+        path = train_model(config, tmp_path / "run", device="cpu")
+        assert load_config(tmp_path / "run" / "config.yaml") == config
+        weights.unlink()
+        load_checkpoint(path).build()
+        again = config.model_copy(update={"pretrained": None})
+        train_model(again, tmp_path / "again", device="cpu", init=path)
+
+    def test_a_relative_path_starts_from_the_configurations_folder(self, tmp_path):
+        (tmp_path / "some.yaml").write_text("pretrained: weights.pth\n")
+        assert load_config(tmp_path / "some.yaml").pretrained == str(tmp_path / "weights.pth")
+        (tmp_path / "some.yaml").write_text("pretrained: true\n")
+        assert load_config(tmp_path / "some.yaml").pretrained is True
+
+    @pytest.mark.parametrize(
+        ("source", "changes", "error", "said"),
+        [
+            ("missing.pth", {}, CheckpointError, "missing.pth does not exist"),
+            (True, {"arch": "unet", "arch_args": {}}, UsageError, "UNet has no encoder with weights of its own"),
+            (True, {"arch": "resunet", "arch_args": {}}, UsageError, "ResUNet has no encoder"),
+        ],
+    )
+    def test_refused_before_any_data_is_read(self, tmp_path, source, changes, error, said):
+        nothing = {"data.sources": [{"folder": str(tmp_path / "nowhere")}]}
+        with pytest.raises(error, match=said):
+            train_model(self.config(tmp_path, source, **changes, **nothing), tmp_path / "run", device="cpu")
+        assert not (tmp_path / "run").exists()
+
+    def test_beside_a_checkpoint(self, tmp_path):
+        with pytest.raises(UsageError, match=r"pretrained=True and init=unet: a checkpoint brings all its weights"):
+            train_model(self.config(tmp_path, True), tmp_path / "run", device="cpu", init="unet")
 
 
 def test_cache_folder(monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "Train a model from labelled tiles or a scene with a vector layer.",
     "evaluate": "Score a prediction against a reference.",
     "models": "What is built in, and what a checkpoint says of itself.",
+    "losses": "Which loss when: formula, paper, options.",
     "demo": "A synthetic town, end to end.",
 }
 

@@ -1,9 +1,11 @@
 """`geoseg models`: what is built in, and what a checkpoint says of itself."""
 
+import inspect
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 
@@ -17,16 +19,18 @@ from geoseg.cli.options import GeosegCommand, json_option, log_options
 def models(model: str | None, as_json: bool) -> None:
     """List the trained models that ship with geoseg, and the architectures that can be trained.
 
-    With a model's NAME or the PATH of a checkpoint: what it says of itself, after checking the whole file.
+    With a model's NAME or the PATH of a checkpoint: what it says of itself, after checking the whole file. With an
+    architecture's NAME: its arguments and their defaults, and where it is published.
     """
-    from geoseg.checkpoint import builtin_models, resolve_model
+    from geoseg.checkpoint import builtin_models
+    from geoseg.models import MODELS
 
     if model is not None:
-        said = _checkpoint(resolve_model(model))
+        said = _one(model)
         click.echo(json.dumps(said, indent=2) if as_json else _table(_leaves(said)))
         return
     trained = [{"name": name, **_checkpoint(path)} for name, path in builtin_models().items()]
-    architectures = _architectures()
+    architectures = [_architecture(name) for name in MODELS]
     if as_json:
         click.echo(json.dumps({"models": trained, "architectures": architectures}, indent=2))
         return
@@ -34,7 +38,21 @@ def models(model: str | None, as_json: bool) -> None:
     columns = ("name", "architecture", "classes", "parameters", "m per pixel", "MB", "licence")
     click.echo(_table([columns, *map(_summary, trained)]) if trained else "none in this installation")
     click.echo("\nArchitectures, for geoseg train --arch NAME (here with their defaults, 3 bands and 3 classes):")
-    click.echo(_table([list(architectures[0]), *(item.values() for item in architectures)]))
+    about = ("name", "parameters", "kMAC per pixel", "stride", "receptive radius", "good for")
+    click.echo(_table([about, *map(_row, architectures)]))
+
+
+def _one(model: str) -> dict[str, Any]:
+    """A trained model or an architecture; where both have the name, the architecture is below the model."""
+    from geoseg.checkpoint import builtin_models, resolve_model
+    from geoseg.models import MODELS
+
+    if model not in MODELS:
+        return _checkpoint(resolve_model(model))
+    architecture = {**_architecture(model), **_about(MODELS[model])}
+    if model not in builtin_models():
+        return architecture
+    return {**_checkpoint(resolve_model(model)), "architecture": architecture}
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -49,23 +67,45 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": path.stat().st_size, "parameters": parameters, **header}
 
 
-def _architectures() -> list[dict[str, Any]]:
-    from geoseg.models import MODELS, build_model
+def _architecture(name: str) -> dict[str, Any]:
+    """What a network costs and how far it sees. It is built without memory, and nothing is computed."""
+    import torch
+
+    from geoseg.models import GOOD_FOR, build_model
+    from geoseg.models.cost import macs_per_pixel, parameters
     from geoseg.models.receptive import receptive_radius
 
-    found = []
-    for name, builder in MODELS.items():
+    with torch.device("meta"):
         network = build_model(name, in_channels=3, classes=3)
-        found.append(
-            {
-                "name": name,
-                "parameters": sum(parameter.numel() for parameter in network.parameters()),
-                "stride": network.stride,
-                "receptive_radius": receptive_radius(network) if network.bounded else None,
-                "about": (builder.__doc__ or "").partition("\n")[0],
-            }
-        )
-    return found
+    return {
+        "name": name,
+        "parameters": parameters(network),
+        "macs_per_pixel": round(macs_per_pixel(network)),
+        "stride": network.stride,
+        "receptive_radius": receptive_radius(network) if network.bounded else None,
+        "good_for": GOOD_FOR[name],
+    }
+
+
+def _about(builder: Callable[..., Any]) -> dict[str, Any]:
+    """What the docstrings say: what it is, the paper, and each argument with its default."""
+    network: Any = builder if isinstance(builder, type) else get_type_hints(builder)["return"]
+    paper = re.search(r"Source: (.*?arXiv:[\d.]+\d)", inspect.getdoc(inspect.getmodule(builder)) or "", re.DOTALL)
+    said = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(network.__init__) or "", re.MULTILINE)
+    words = {name: " ".join(text.split()) for name, text in said}
+    own = [one for one in inspect.signature(builder).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    return {
+        "about": (builder.__doc__ or "").partition("\n")[0],
+        "paper": " ".join(paper[1].split()) if paper else None,
+        "arguments": {one.name: {"default": one.default, "about": words.get(one.name, "")} for one in own},
+    }
+
+
+def _row(said: dict[str, Any]) -> list[Any]:
+    """A row of the table of architectures."""
+    radius = "unbounded" if said["receptive_radius"] is None else said["receptive_radius"]
+    millions, kmac = f"{said['parameters'] / 1e6:.1f} M", f"{said['macs_per_pixel'] / 1e3:.0f}"
+    return [said["name"], millions, kmac, said["stride"], radius, said["good_for"]]
 
 
 def _summary(said: dict[str, Any]) -> list[Any]:
@@ -79,7 +119,9 @@ def _summary(said: dict[str, Any]) -> list[Any]:
 def _leaves(said: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """The fields of nested objects in order, with dots between the levels of their names."""
     for key, value in said.items():
-        if isinstance(value, dict) and value:
+        if key == "arguments":
+            yield from ((f"{prefix}{key}.{name}", f"{one['default']}: {one['about']}") for name, one in value.items())
+        elif isinstance(value, dict) and value:
             yield from _leaves(value, f"{prefix}{key}.")
         elif key == "classes":
             yield f"{prefix}{key}", ", ".join(f"{item['name']} {item['color']}" for item in value)

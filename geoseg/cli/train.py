@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _FLAGS = {
     "arch": "arch",
     "classes": "classes",
+    "pretrained": "pretrained",
     "loss": "loss",
     "epochs": "epochs",
     "batch_size": "batch_size",
@@ -34,6 +35,7 @@ _FLAGS = {
 )
 @click.option("--labels", type=click.Path(), help="Vector layer, or label raster, of the scenes given as DATA.")
 @click.option("--labelled-area", type=click.Path(), help="Polygons outside of which nothing is learnt.")
+@click.option("--stack", is_flag=True, help="DATA are the dates of one scene: all bands of the first come first.")
 @click.option("--class-field", help="Attribute of --labels that names the class.")
 @click.option(
     "--classes",
@@ -44,6 +46,12 @@ _FLAGS = {
 @click.option("--val", type=float, help="Share kept for validation.  [default: 0.2]")
 @click.option("--arch", help="Architecture.  [default: that of --init, else unet]")
 @click.option("--init", metavar="MODEL", help="Start from a built-in model or a checkpoint.")
+@click.option(
+    "--pretrained",
+    is_flag=True,
+    default=None,
+    help="Begin with an encoder of torchvision's ImageNet weights; those of a file by --set pretrained=FILE.",
+)
 @click.option("--loss", help="Weighted mixture, for example cross_entropy:1,dice:0.5.")
 @click.option("--epochs", type=int, help="Validations.  [default: 20]")
 @click.option("--batch-size", type=int, help="Samples in a step.  [default: 8]")
@@ -117,6 +125,12 @@ def _sources(data: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, A
     """Folders and scenes as a configuration has them, by absolute path."""
     about = {name: options[name] for name in ("labels", "labelled_area", "class_field") if options[name]}
     about |= {name: str(Path(about[name]).absolute()) for name in ("labels", "labelled_area") if name in about}
+    if options["stack"]:
+        folders = [name for name in data if Path(name).is_dir()]
+        if folders or "labels" not in about:
+            wrong = f"data={folders[0]} is a folder" if folders else "no --labels are given"
+            raise UsageError(f"--stack: {wrong}. Expected scenes on one grid, with --labels.")
+        return [{"scene": [str(Path(name).absolute()) for name in data], **about}]
     sources = []
     for name in data:
         path = Path(name).absolute()
@@ -138,9 +152,11 @@ def _say(quiet: bool) -> "Any":
 
     def say(epoch: "Epoch") -> None:
         scores = "  ".join(f"{name} {value:.3f}" for name, value in list(epoch.iou.items())[1:] if value is not None)
+        further = "  ".join(f"{name} {value:.4g}" for name, value in epoch.further.items() if value is not None)
         minutes, seconds = divmod(round(epoch.seconds), 60)
         line = f"epoch {epoch.number}/{epoch.of}  loss {epoch.loss:.4f}  {scores and 'IoU ' + scores}"
         saved = "  saved" if epoch.saved else ""
+        line += further and f"  {further}"
         click.echo(f"{line}  {epoch.samples_per_s:.1f} samples/s  {minutes}:{seconds:02d}{saved}", err=True)
 
     return (lambda epoch: None) if quiet else say

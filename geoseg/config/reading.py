@@ -127,7 +127,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of the sources absolute, so that the configuration can be stored elsewhere."""
+    """Make the relative paths of weights and sources absolute, so that the configuration can be stored elsewhere."""
+    own = tree.get("pretrained")
+    if isinstance(own, str) and not own.startswith("${"):
+        tree["pretrained"] = str(folder / own)
     data = tree.get("data")
     sources = data.get("sources") if isinstance(data, dict) else None
     for source in sources if isinstance(sources, list) else []:

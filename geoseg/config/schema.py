@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -70,6 +71,45 @@ class ClassConfig(_Strict):
     """`#rrggbb`; None takes the next colour of `PALETTE`."""
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class HeadConfig(_Strict):
+    """One of several outputs that share a network."""
+
+    task: Literal["multiclass", "binary", "multilabel", "regression"] = "multiclass"
+    """multiclass, binary: one of the classes, the first of which is the background. multilabel: any number of them.
+    regression: a value."""
+    classes: Annotated[
+        tuple[Annotated[ClassConfig, BeforeValidator(_named)], ...],
+        Field(description="a list of classes, each a name or a name and a color"),
+    ] = ()
+    """By index; none for regression."""
+    loss: str | None = None
+    """Weighted mixture of losses. None: `bce:1,dice:1` for multilabel, `huber:1` for regression, else `loss`."""
+    weight: Positive = 1.0
+    """What the head's loss counts for beside the others'."""
+    unit: str = ""
+    """Of the values of a regression."""
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        least, most = {"multiclass": (2, 254), "binary": (2, 2), "multilabel": (1, 254), "regression": (0, 0)}[
+            self.task
+        ]
+        if not least <= len(self.classes) <= most:
+            raise ValueError(f"has {len(self.classes)} classes; {self.task} takes {least} to {most}")
+        if len({item.name for item in self.classes}) < len(self.classes):
+            raise ValueError("has one class twice")
+        return self
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether each pixel has one of the classes."""
+        return self.task in ("multiclass", "binary")
+
+
 class _Source(_Strict):
     known: tuple[str, ...] | None = None
     """Classes these labels tell apart; where none of them is drawn lies any of the others. None: all classes."""
@@ -81,6 +121,9 @@ class _Source(_Strict):
     """Metres per pixel where the files do not tell."""
     zoom: Range | None = None
     """Overrides `augmentation.zoom` for this source."""
+    targets: dict[str, str] = {}
+    """Label rasters of the further heads: head -> path, or glob pattern in a folder. multilabel: a band for each class
+    of 0 and 1, 255 is unknown; regression: one band of values."""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """How often windows are drawn here, relative to the other sources; 0 leaves the source out."""
 
@@ -88,10 +131,10 @@ class _Source(_Strict):
 class SceneSource(_Source):
     """A georeferenced scene with a vector layer, or with a label raster of the same size."""
 
-    scene: FilePath
-    """Path of the raster."""
-    labels: FilePath
-    """Path of the vector layer or the label raster."""
+    scene: FilePath | Annotated[tuple[FilePath, ...], Field(min_length=1)]
+    """Path of the raster; of several, the dates of one stack: all bands of the first, then all of the second."""
+    labels: FilePath | None = None
+    """Path of the vector layer or the label raster; only left out where no head has exclusive classes."""
     class_field: str | None = None
     """Attribute that names a feature's class. None: every feature is of class `class`."""
     class_name: Annotated[str | None, Field(alias="class")] = None
@@ -106,6 +149,11 @@ class SceneSource(_Source):
     """Windows to validate on; nothing is learnt there, also where a training window overlaps them."""
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """The raster, or the dates of a stack."""
+        return (self.scene,) if isinstance(self.scene, str) else self.scene
 
 
 class FolderSource(_Source):
@@ -208,6 +256,9 @@ class TrainConfig(_Strict):
     """Name of an architecture."""
     arch_args: dict[str, int | float | bool | str] = {}
     """Its arguments."""
+    pretrained: Annotated[bool | str | None, Field(description="true, or the path of a PyTorch file")] = None
+    """What the encoder, VGG or ResNet, begins with. true: torchvision's ImageNet weights, downloaded once. A path: a
+    file of the same names. None or false: fresh weights."""
     classes: Annotated[
         tuple[ClassConfig, ...],
         Field(
@@ -221,6 +272,10 @@ class TrainConfig(_Strict):
         ClassConfig(name="road", color="#ffe119"),
     )
     """By index; the first is the background."""
+    heads: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")], HeadConfig] = {}
+    """Several outputs instead of one, such as {surface: {classes: [background, building]}, height: {task: regression}}.
+    The head of exclusive classes, at most one, takes the place of `classes` and `task`, and its labels are the
+    sources' `labels`; those of the others are their `targets`."""
     task: Literal["multiclass", "binary"] = "multiclass"
     """multiclass: a logit for each class. binary: a single logit says whether a pixel is of the second of two."""
     data: DataConfig = DataConfig()
@@ -248,6 +303,23 @@ class TrainConfig(_Strict):
     origin: str = ""
     """Whose data it is: attribution, for the checkpoint."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_main_head(cls, given: Any) -> Any:
+        heads = given.get("heads") if isinstance(given, Mapping) else None
+        if not isinstance(heads, Mapping):
+            return given
+        parsed = {name: HeadConfig.model_validate(head) for name, head in heads.items()}
+        main = [head for head in parsed.values() if head.exclusive]
+        if len(main) > 1:
+            raise ValueError(
+                "heads: has several of exclusive classes. Expected at most one; make the others multilabel"
+            )
+        if not main:
+            return given
+        own = {"classes": main[0].classes, "task": main[0].task}
+        return {**given, **own, **({"loss": main[0].loss} if main[0].loss else {})}
+
     @field_validator("task")
     @classmethod
     def _two_classes(cls, task: str, info: ValidationInfo) -> str:
@@ -267,6 +339,8 @@ class TrainConfig(_Strict):
     def _names_agree(self) -> Self:
         names = self.class_names
         for index, source in enumerate(self.data.sources):
+            if isinstance(source, SceneSource) and self.main_head and source.labels is None:
+                raise ValueError(f"data.sources[{index}].labels is missing. Expected a path")
             said = [*(source.known or ()), *(source.values or {}).values()]
             said += [source.class_name] if isinstance(source, SceneSource) and source.class_name else []
             if unknown := [name for name in said if name not in names]:
@@ -274,11 +348,27 @@ class TrainConfig(_Strict):
                     f"data.sources[{index}] names class {unknown[0]!r}.{nearest(unknown[0], names)} "
                     f"Expected one of {', '.join(names)}"
                 )
+            further = self.further_heads
+            if unknown := [name for name in source.targets if name not in further]:
+                raise ValueError(
+                    f"data.sources[{index}].targets names head {unknown[0]!r}.{nearest(unknown[0], further)} "
+                    f"Expected one of {', '.join(further) or 'none: there is only one head'}"
+                )
             if isinstance(source, TownSource) and source.seed + source.synthetic > TRAINING_SEEDS:
                 raise ValueError(
                     f"seeds of data.sources[{index}] go up to {TRAINING_SEEDS}. Expected fewer, or lower ones"
                 )
         return self
+
+    @property
+    def main_head(self) -> str | None:
+        """Name of the head of exclusive classes; None where there is none."""
+        return next((name for name, head in self.heads.items() if head.exclusive), None if self.heads else "main")
+
+    @property
+    def further_heads(self) -> dict[str, HeadConfig]:
+        """The other heads, by name."""
+        return {name: head for name, head in sorted(self.heads.items()) if not head.exclusive}
 
     @property
     def steps(self) -> int:

@@ -40,6 +40,22 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 """Name of an architecture -> its builder, called with `in_channels`, `classes` and the architecture's own arguments."""
 
+GOOD_FOR: dict[str, str] = {
+    "unet": "outlines, little data; the first to try",
+    "resunet": "thin things such as roads; slow for its size",
+    "attention_unet": "small things far apart; its attention can be looked at",
+    "unet3d": "dates of one place, spectral cubes",
+    "unetplusplus": "things of many sizes; over twice U-Net's work",
+    "fcn32s": "coarse areas; the baseline of the FCNs",
+    "fcn16s": "areas, a step finer than fcn32s",
+    "fcn8s": "areas rather than outlines; from VGG's weights",
+    "fcn_resnet50": "land cover; from ImageNet's or COCO's weights",
+    "fcn_resnet101": "land cover with much data; half as slow again",
+    "segnet": "outlines in little memory; learns slowly from scratch",
+    "deeplabv3plus": "large things, wide context; from ImageNet's weights",
+}
+"""Name of an architecture -> what it is good for, in a few words."""
+
 
 def build_model(arch: str, *, in_channels: int, classes: int, **arch_args: Any) -> nn.Module:
     """A model of architecture `arch` with fresh weights, in training mode.

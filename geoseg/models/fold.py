@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from geoseg.models.pointwise import StridedPointwise
+
 
 def fold_batchnorm(model: nn.Module) -> nn.Module:
     """A copy of `model` for inference, with Conv2d -> BatchNorm2d pairs as one convolution.
@@ -48,7 +50,9 @@ def _fold_named(module: nn.Module, conv: str, norm: str) -> None:
 
 def _fold(conv: nn.Module, norm: nn.Module) -> nn.Conv2d | None:
     """The two as one convolution, or None where they cannot be."""
-    if type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or not norm.track_running_stats:
+    if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, StridedPointwise):
+        return None
+    if type(norm) is not nn.BatchNorm2d or not norm.track_running_stats:
         return None
     # In float64, so that the only rounding is the last one.
     dtype = conv.weight.dtype

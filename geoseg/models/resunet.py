@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from geoseg.models.initial import he_normal
 from geoseg.models.inputs import check_counts, check_image, crop_like, pad_to_multiple
+from geoseg.models.pointwise import StridedPointwise
 
 
 class ResUNet(nn.Module):
@@ -88,7 +89,7 @@ class ResidualUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, first: bool = False) -> None:
         super().__init__()
-        self.identity = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride)
+        self.identity = StridedPointwise(in_channels, out_channels, stride=stride)
         # The first ReLU is not in place: the identity reads what it reads.
         before = [] if first else [nn.BatchNorm2d(in_channels), nn.ReLU()]
         self.residual = nn.Sequential(

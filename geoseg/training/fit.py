@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader
 
-from geoseg.checkpoint import ClassInfo, GroundSampling, Head, Header, load_checkpoint, resolve_model
-from geoseg.config import TrainConfig
+from geoseg.checkpoint import GroundSampling, Head, Header, load_checkpoint, resolve_model
+from geoseg.config import TrainConfig, resolve_path
 from geoseg.errors import ConfigError, OutputError, OutputExistsError, UsageError
 from geoseg.losses import parse_mixture
 from geoseg.models import build_model
 from geoseg.models.receptive import receptive_radius
 from geoseg.predict import Placement
-from geoseg.training.grounds import Data, load_data
+from geoseg.training.grounds import Data, load_data, pixels_per_class
+from geoseg.training.heads import check_losses, heads_of
 from geoseg.training.journal import CHECKPOINT, Epoch, Journal
+from geoseg.training.pretrained import find_weights, load_encoder
 from geoseg.training.samples import Epochs, Ground, Samples, Statistics, statistics
 from geoseg.training.task import Segmentation
 
@@ -45,7 +47,7 @@ def train_model(
         config: Everything that decides the result.
         run: Folder to write; made if missing.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        init: Built-in model or checkpoint to start from; it brings its normalisation.
+        init: Built-in model or checkpoint to start from; it brings its normalisation. Goes without `pretrained`.
         overwrite: Replace the files of an earlier run.
         on_epoch: Called after every epoch.
 
@@ -62,17 +64,25 @@ def train_model(
     run = Path(run)
     check_run(run, overwrite)
     placement = Placement.resolve(device)
-    loss = parse_mixture(config.loss)
-    _check_model(config)
+    loss = parse_mixture(config.loss, task=config.task)
+    if config.main_head:
+        check_losses(loss, config.task, len(config.classes), f"loss={config.loss!r}")
+    _check_model(config, init)
     seed_everything(config.seed, verbose=False)
     start = load_checkpoint(resolve_model(init)) if init else None
     data = load_data(config, started=start is not None)
-    network = build_model(config.arch, in_channels=len(data.bands), classes=_head(config).channels, **config.arch_args)
+    network = build_model(config.arch, in_channels=len(data.bands), classes=_channels(config), **config.arch_args)
     normalisation = statistics(data.train)
+    if config.pretrained:
+        load_encoder(network, _weights(config.pretrained))
     if start:
         normalisation = _take_over(start.header, start.state_dict, network, config, data, normalisation)
-    task = Segmentation(network, loss, config, data.train, normalisation)
-    header = _header(config, data, normalisation, network)
+    heads = start.header.heads if start else heads_of(config, data.train)
+    task = Segmentation(network, loss, config, data.train, normalisation, heads)
+    if loss.needs_counts:
+        loss.count(pixels_per_class(data.train, len(config.classes)).tolist())
+    task.heads.count(data.train)
+    header = _header(config, data, normalisation, network, heads)
     journal = Journal(run, task, header, data.val, placement, on_epoch)
     _fit(task, data, config, placement, journal)
     return run / CHECKPOINT
@@ -82,8 +92,14 @@ def checkpoint_keys(init: str) -> dict[str, Any]:
     """Architecture and classes of a built-in model or a checkpoint, by key of the configuration."""
     header = load_checkpoint(resolve_model(init)).header
     classes = [{"name": item.name, "color": item.color} for item in header.classes]
-    keys = {"arch": header.arch, "arch_args": dict(header.arch_args), "classes": classes}
-    return keys | {"task": next(iter(header.heads.values())).task}
+    keys = {"arch": header.arch, "arch_args": dict(header.arch_args)}
+    if list(header.heads) == ["main"] and header.heads["main"].exclusive:
+        return keys | {"classes": classes, "task": header.heads["main"].task}
+    said = {
+        name: {"task": head.task, "classes": [item.model_dump() for item in head.classes], "unit": head.unit}
+        for name, head in header.heads.items()
+    }
+    return keys | {"heads": said}
 
 
 def check_run(run: Path, overwrite: bool) -> None:
@@ -104,10 +120,21 @@ def check_run(run: Path, overwrite: bool) -> None:
         raise OutputError(f"output={run} cannot be written. Choose another folder, or change its permissions.")
 
 
-def _check_model(config: TrainConfig) -> None:
-    """Refuse a wrong architecture, or a cell it cannot have, before any data is read."""
+def _check_model(config: TrainConfig, init: str | Path | None) -> None:
+    """Refuse a wrong architecture, a cell or weights it cannot have, before any data is read."""
+    if init and config.pretrained:
+        raise UsageError(
+            f"pretrained={config.pretrained} and init={init}: a checkpoint brings all its weights. Expected one of "
+            "the two. Leave --init out, or set pretrained=false."
+        )
+    dates = int(config.arch_args.get("dates", 1))  # a network of dates wants as many bands of each
     with torch.device("meta"):
-        network = build_model(config.arch, in_channels=1, classes=_head(config).channels, **config.arch_args)
+        network = build_model(
+            config.arch,
+            in_channels=dates,
+            classes=_channels(config),
+            **config.arch_args,
+        )
     if 2 * (margin := int(getattr(network, "margin", 0))) >= config.tile_size:
         raise ConfigError(
             f"tile_size={config.tile_size} leaves nothing to learn from: the network answers for pixels {margin} and "
@@ -115,6 +142,12 @@ def _check_model(config: TrainConfig) -> None:
         )
     if config.cell_side % int(network.stride):  # type: ignore[arg-type]
         raise ConfigError(f"cell_side={config.cell_side} is no multiple of the model's stride {network.stride}.")
+    find_weights(network, _weights(config.pretrained))
+
+
+def _weights(pretrained: bool | str | None) -> bool | Path:
+    """As the configuration has it, with a path's variables filled in."""
+    return resolve_path(pretrained) if isinstance(pretrained, str) else bool(pretrained)
 
 
 def _take_over(
@@ -126,11 +159,12 @@ def _take_over(
     own: Statistics,
 ) -> Statistics:
     """Start `network` from a checkpoint of the same shape; what its input was normalised by stays."""
+    theirs_and_ours = tuple(item.name for item in header.classes), config.class_names
     for what, theirs, ours in (
         ("architecture", (header.arch, header.arch_args), (config.arch, config.arch_args)),
         ("number of bands", len(header.bands), len(data.bands)),
-        ("task", [head.task for head in header.heads.values()], [config.task]),
-        ("classes", tuple(item.name for item in header.classes), config.class_names),
+        *([("classes", *theirs_and_ours)] if not config.heads else []),
+        ("heads", _outline(header.heads), _outline(heads_of(config))),
     ):
         if theirs != ours:
             raise UsageError(f"init: the checkpoint's {what} is {theirs}, the run's {ours}. Expected the same.")
@@ -138,7 +172,20 @@ def _take_over(
     return Statistics(header.mean, header.std, own.value_range)
 
 
-def _header(config: TrainConfig, data: Data, normalisation: Statistics, network: nn.Module) -> Header:
+def _outline(heads: Mapping[str, Head]) -> dict[str, list[str]]:
+    """What must agree for a network to be started from another. The name of a single head does not matter."""
+    named = {name: [head.task, *(item.name for item in head.classes)] for name, head in heads.items()}
+    return named if len(named) > 1 else {"main": next(iter(named.values()))}
+
+
+def _channels(config: TrainConfig) -> int:
+    """Of the logits."""
+    return sum(head.channels for head in heads_of(config).values())
+
+
+def _header(
+    config: TrainConfig, data: Data, normalisation: Statistics, network: nn.Module, heads: Mapping[str, Head]
+) -> Header:
     return Header(
         arch=config.arch,
         arch_args=config.arch_args,
@@ -148,18 +195,13 @@ def _header(config: TrainConfig, data: Data, normalisation: Statistics, network:
         value_range=normalisation.value_range,
         dtype=str(data.train[0].data.dtype),
         gsd=_gsd(data.train),
-        heads={"main": _head(config)},
+        heads=dict(heads),
         cell_side=config.cell_side,
         stride=int(network.stride),  # type: ignore[arg-type]
         receptive_radius=receptive_radius(network) if network.bounded else None,
         licence=config.licence,
         origin=config.origin,
     )
-
-
-def _head(config: TrainConfig) -> Head:
-    pairs = zip(config.class_names, config.class_colors, strict=True)
-    return Head(task=config.task, classes=tuple(ClassInfo(name=name, color=color) for name, color in pairs))
 
 
 def _gsd(grounds: Sequence[Ground]) -> GroundSampling | None:

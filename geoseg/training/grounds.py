@@ -4,7 +4,8 @@ import glob
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from geoseg.config import Box, FolderSource, SceneSource, TownSource, TrainConfi
 from geoseg.errors import BandError, LabelsError, ShapeError, TrainingError
 from geoseg.grid import Grid
 from geoseg.scene import Scene
+from geoseg.scene.stack import Stack
 from geoseg.synthetic import CLASSES as TOWN_CLASSES
 from geoseg.synthetic import draw_town
 from geoseg.targets import is_vector_file, labelled_area, read_labels
@@ -31,6 +33,8 @@ _STRIP = 1024
 
 Target = Callable[[Window], np.ndarray]
 """(h, w) uint8 target of a window of a scene."""
+Further = Callable[[Window], dict[str, np.ndarray]]
+"""(bands, h, w) float32 targets of the further heads of a window, NaN where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +107,16 @@ class _Loader:
 
     def scene(self, source: SceneSource) -> tuple[list[Ground], list[Ground]]:
         """A scene and its labels; only labelled ground is read."""
-        with Scene.open(resolve_path(source.scene), bands=source.bands) as scene:
+        said = source.scenes[0]
+        with _open([resolve_path(text) for text in source.scenes], source.bands) as scene:
             self.bands = self.bands or tuple(band.name for band in scene.bands)
-            target, known = self._targets(source, scene.grid)
+            paths = {name: resolve_path(text) for name, text in source.targets.items()}
+            further = self._further(paths, scene.grid)
+            target, known = self._targets(source, scene.grid, further)
             frame = labelled_window(target, scene.grid)
             if frame is None:
-                raise LabelsError(f"{source.labels}: nothing is labelled in {source.scene}. Expected labelled pixels.")
+                files = source.labels or " and ".join(source.targets.values())
+                raise LabelsError(f"{files}: nothing is labelled in {said}. Expected labelled pixels.")
             train, val = _split(source, scene.grid, frame, self.config.data.val)
             gsd, zoom = source.gsd or scene.grid.gsd, source.zoom or self.config.augmentation.zoom
 
@@ -118,17 +126,24 @@ class _Loader:
                     if common := window.intersection(other):
                         truth[common.slices(window)] = IGNORED
                 truth[~tile.valid] = IGNORED
+                more = further(window)
+                for plane in more.values():
+                    plane[:, ~tile.valid] = np.nan
+                    for other in without:
+                        if common := window.intersection(other):
+                            plane[:, *common.slices(window)] = np.nan
                 grid = Grid(window.shape, scene.grid.window_transform(window), scene.grid.crs)
-                return Ground(
-                    source.scene, Path(source.scene).stem, tile.data, tile.valid, truth, grid, known, gsd, zoom
-                )
+                name = Path(said).stem
+                return Ground(said, name, tile.data, tile.valid, truth, grid, known, gsd, zoom, further=more)
 
             return [ground(window, *val) for window in train], [ground(window) for window in val]
 
-    def _targets(self, source: SceneSource, grid: Grid) -> tuple[Target, tuple[int, ...]]:
+    def _targets(self, source: SceneSource, grid: Grid, further: Further) -> tuple[Target, tuple[int, ...]]:
         """How the target of a window is had, and the classes it tells apart."""
-        path = resolve_path(source.labels)
         names = self.config.class_names
+        if self.config.main_head is None or source.labels is None:
+            return (lambda window: _somewhere(further(window), window)), tuple(range(len(names)))
+        path = resolve_path(source.labels)
         if is_vector_file(path):
             labels = read_labels(
                 path, grid=grid, class_names=names, class_field=source.class_field, default_class=source.class_name
@@ -142,6 +157,37 @@ class _Loader:
             return drawn, known
         area = labelled_area(resolve_path(source.labelled_area), grid)
         return lambda window: np.where(area.valid(window), drawn(window), np.uint8(IGNORED)), known
+
+    def _further(self, paths: Mapping[str, Path], grid: Grid) -> Further:
+        """How the targets of the further heads are had; NaN where a source has none."""
+        heads = self.config.further_heads
+        counts = {name: len(head.classes) or 1 for name, head in heads.items()}
+        for name, path in paths.items():
+            with Scene.open(path) as scene:
+                if scene.grid.shape != grid.shape:
+                    sizes = f"{scene.grid.shape[::-1]} pixels, its image {grid.shape[::-1]}"
+                    raise ShapeError(f"{path} is {sizes}. Expected equal sizes.")
+                if len(scene.bands) != counts[name]:
+                    raise LabelsError(
+                        f"{path} has {len(scene.bands)} bands. Expected {counts[name]}: head {name!r} is "
+                        f"{heads[name].task}{', a band for each class' if heads[name].classes else ''}."
+                    )
+
+        def read(window: Window) -> dict[str, np.ndarray]:
+            found = {name: np.full((count, *window.shape), np.nan, np.float32) for name, count in counts.items()}
+            for name, path in paths.items():
+                with Scene.open(path) as scene:
+                    tile = scene.read(window)
+                values = tile.data.astype(np.float32)
+                values[:, ~tile.valid] = np.nan
+                if heads[name].classes:
+                    values[values == IGNORED] = np.nan
+                    if (odd := values[~np.isin(values, (0, 1)) & ~np.isnan(values)]).size:
+                        raise LabelsError(f"{path} has the value {odd[0]:g}. Expected 0, 1, or 255 for unknown.")
+                found[name] = values
+            return found
+
+        return read
 
     def _known(self, said: Sequence[str] | None, present: Sequence[str], path: Path) -> tuple[int, ...]:
         """Indices of the classes that labels tell apart: those said, else those drawn; if all are, the first too."""
@@ -184,22 +230,37 @@ class _Loader:
 
     def folder(self, source: FolderSource) -> tuple[list[Ground], list[Ground]]:
         """Images with a label raster each."""
-        pairs = find_pairs(resolve_path(source.folder), source.images, source.labels)
-        grounds = [self._pair(source, image, labels) for image, labels in pairs]
+        folder = resolve_path(source.folder)
+        patterns = {"": source.labels} if self.config.main_head else {}
+        patterns |= source.targets
+        if not patterns:
+            raise LabelsError(f"data={source.folder} names no targets. Expected a pattern for at least one head.")
+        found = {name: find_pairs(folder, source.images, pattern) for name, pattern in patterns.items()}
+        images = [image for image, _ in next(iter(found.values()))]
+        beside = [{name: pairs[at][1] for name, pairs in found.items()} for at in range(len(images))]
+        grounds = [self._pair(source, image, files) for image, files in zip(images, beside, strict=True)]
         if source.split:
             return (grounds, []) if source.split == "train" else ([], grounds)
         kept = min(math.ceil(len(grounds) * self.config.data.val), len(grounds) - 1)
         return grounds[: len(grounds) - kept], grounds[len(grounds) - kept :]
 
-    def _pair(self, source: FolderSource, image: Path, labels: Path) -> Ground:
+    def _pair(self, source: FolderSource, image: Path, files: Mapping[str, Path]) -> Ground:
         with Scene.open(image, bands=source.bands) as scene:
             self.bands = self.bands or tuple(band.name for band in scene.bands)
             tile, grid = scene.read(scene.grid.window), scene.grid
-        target = self._raster(labels, grid.shape, source.values)(grid.window)
+        more = self._further({name: path for name, path in files.items() if name}, grid)(grid.window)
+        for plane in more.values():
+            plane[:, ~tile.valid] = np.nan
+        known = tuple(range(len(self.config.classes)))
+        if "" in files:
+            target = self._raster(files[""], grid.shape, source.values)(grid.window)
+            known = self._known(source.known or self.config.class_names, (), files[""])
+        else:
+            target = _somewhere(more, grid.window)
         target[~tile.valid] = IGNORED
-        known = self._known(source.known or self.config.class_names, (), labels)
         gsd, zoom = source.gsd or grid.gsd, source.zoom or self.config.augmentation.zoom
-        return Ground(str(image), Path(source.folder).name, tile.data, tile.valid, target, grid, known, gsd, zoom)
+        name = Path(source.folder).name
+        return Ground(str(image), name, tile.data, tile.valid, target, grid, known, gsd, zoom, further=more)
 
     def towns(self, source: TownSource) -> tuple[list[Ground], list[Ground]]:
         """Drawn towns. Their classes are found by name; a class that towns do not have is not known there."""
@@ -215,8 +276,22 @@ class _Loader:
             target = town.target()
             target[town.valid] = place[target[town.valid]]
             zoom = source.zoom or self.config.augmentation.zoom
-            grounds.append(Ground(f"town {seed}", "towns", town.image, town.valid, target, town.grid, known, gsd, zoom))
+            more = self._further({}, town.grid)(town.grid.window)
+            grounds.append(
+                Ground(
+                    f"town {seed}", "towns", town.image, town.valid, target, town.grid, known, gsd, zoom, further=more
+                )
+            )
         return (grounds, []) if source.split == "train" else ([], grounds)
+
+
+def _open(paths: Sequence[Path], bands: Sequence[int | str] | None) -> Scene | Stack:
+    """A scene, or several dates as one; `bands` is chosen from every file."""
+    with ExitStack() as opened:
+        scenes = [opened.enter_context(Scene.open(path, bands=bands)) for path in paths]
+        whole = scenes[0] if len(scenes) == 1 else Stack(scenes)
+        opened.pop_all()
+        return whole
 
 
 def find_pairs(folder: Path, images: str, labels: str) -> list[tuple[Path, Path]]:
@@ -250,6 +325,14 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())]
 
 
+def _somewhere(further: Mapping[str, np.ndarray], window: Window) -> np.ndarray:
+    """A target that says no more than where any of the further heads knows something: 0 there, 255 elsewhere."""
+    known = np.zeros(window.shape, bool)
+    for plane in further.values():
+        known |= ~np.isnan(plane).any(0)
+    return np.where(known, np.uint8(0), np.uint8(IGNORED))
+
+
 def labelled_window(target: Target, grid: Grid) -> Window | None:
     """The smallest window round all pixels of which something is known, or None; the scene is looked at in strips."""
     rows, cols = np.zeros(grid.height, bool), np.zeros(grid.width, bool)
@@ -273,8 +356,8 @@ def _split(
     for window in (*(train or ()), *(val or ())):
         if window != window.intersection(grid.window):
             raise LabelsError(
-                f"{source.scene} is {grid.width}x{grid.height}; window [{window.col}, {window.row}, {window.stop_col}, "
-                f"{window.stop_row}] sticks out. Expected windows inside the scene."
+                f"{source.scenes[0]} is {grid.width}x{grid.height}; window [{window.col}, {window.row}, "
+                f"{window.stop_col}, {window.stop_row}] sticks out. Expected windows inside the scene."
             )
     if val is None and train is None:
         first, last = _cut_edge(frame, share)
@@ -305,18 +388,31 @@ def _cut_edge(frame: Window, share: float) -> tuple[Window, Window | None]:
     return left, Window(row=frame.row, col=left.stop_col, height=frame.height, width=kept)
 
 
+def pixels_per_class(grounds: Iterable[Ground], classes: int) -> np.ndarray:
+    """(classes,) pixels labelled each class, where the labels tell it from the others."""
+    counts = np.zeros(classes, np.int64)
+    for ground in grounds:
+        own = np.bincount(ground.target.ravel(), minlength=256)[:classes]
+        own[[index for index in range(classes) if index not in ground.known]] = 0
+        counts += own
+    return counts
+
+
 def _check(data: Data, config: TrainConfig, started: bool) -> None:
     """Refuse what nothing can be learnt from. What a checkpoint knows need not be learnt again."""
     if not data.train:
         raise TrainingError("no source has training ground and a weight above 0. Expected at least one.")
-    counts = np.zeros(256, np.int64)
+    counts = pixels_per_class(data.train, len(config.classes))
     names = file_list(data.train)
-    for ground in data.train:
-        own = np.bincount(ground.target.ravel(), minlength=256)
-        own[[index for index in range(len(config.classes)) if index not in ground.known]] = 0
-        counts += own
     if all((ground.target == IGNORED).all() for ground in data.train):
         raise LabelsError(f"every training pixel is ignored ({names}). Expected labelled pixels.")
+    for name in config.further_heads:
+        if all(np.isnan(ground.further[name]).all() for ground in data.train):
+            raise LabelsError(
+                f"no training pixel has a target of head {name!r} ({names}). Expected some. Name its files."
+            )
+    if config.main_head is None:
+        return
     for index, item in enumerate(config.classes):
         if index and not counts[index] and started and counts[1:].any():
             log.warning("No training pixel is labelled %r: it stays as the checkpoint knows it.", item.name)

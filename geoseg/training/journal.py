@@ -1,6 +1,7 @@
 """What is written of a run: the best checkpoint, the configuration, a line of metrics for each epoch."""
 
 import csv
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from geoseg.config import dump_config
 from geoseg.predict import Placement
 from geoseg.training.samples import Ground
 from geoseg.training.task import Segmentation, rate
-from geoseg.training.validate import mean_foreground, validate
+from geoseg.training.validate import Validation, mean_foreground, validate
 
 CHECKPOINT, CONFIG, METRICS = "model.safetensors", "config.yaml", "metrics.csv"
 """The files of a run folder."""
@@ -39,7 +40,12 @@ class Epoch:
     iou: dict[str, float | None]
     """Per class on the validation ground; None for a class that is not there. Empty without such ground."""
     mean_iou: float | None
-    """Mean over the classes after the background, of those there are: what decides which epoch is the best."""
+    """Mean over the classes after the background, of those there are: decides which epoch is the best where there is no
+    other head."""
+    shares: dict[str, float]
+    """What each term had of its head's gradient in the epoch's first batch: near 1, no other term is heard."""
+    further: dict[str, float | None]
+    """Scores of further heads, see `Validation`."""
     samples_per_s: float
     """Speed of the steps, validation left out."""
     seconds: float
@@ -65,7 +71,7 @@ class Journal(Callback):
     ) -> None:
         self.run, self.task, self.header, self.val, self.placement = run, task, header, list(val), placement
         self.on_epoch = on_epoch
-        self.best = -1.0
+        self.best = -math.inf
         self.saved = False
         self.epochs = 0
         self.interrupt: KeyboardInterrupt | None = None
@@ -91,11 +97,11 @@ class Journal(Callback):
         stepped = time.perf_counter() - self.epoch_begun
         network, config = self.task.average.network, self.task.config
         scores = validate(network, self.header, self.val, self.placement)
-        mean = mean_foreground(scores.get("all", {}))
-        better = mean is None or mean > self.best
+        better = scores.score is None or scores.score > self.best
         if better:
-            self.best = -1.0 if mean is None else mean
+            self.best = -math.inf if scores.score is None else scores.score
             self.save(network, scores)
+        iou = scores.iou.get("all", {})
         means = {name: float(np.mean([one[name] for one in self.losses])) for name in self.losses[0]}
         epoch = Epoch(
             number=trainer.current_epoch + 1,
@@ -103,8 +109,10 @@ class Journal(Callback):
             loss=means.pop("loss"),
             terms=means,
             lr=config.optimizer.lr * rate(trainer.global_step - 1, config.steps, config.optimizer.warmup),
-            iou=scores.get("all", {}),
-            mean_iou=mean,
+            iou=iou,
+            mean_iou=mean_foreground(iou),
+            shares=dict(self.task.shares),
+            further=scores.further,
             samples_per_s=len(self.losses) * config.batch_size / stepped,
             seconds=time.perf_counter() - self.begun,
             saved=better,
@@ -118,7 +126,7 @@ class Journal(Callback):
         if isinstance(exception, KeyboardInterrupt):
             self.interrupt = exception
             if self.task.average.steps and not self.saved:
-                self.save(self.task.average.network, {})
+                self.save(self.task.average.network, Validation())
             exception.add_note(self.kept())
 
     def kept(self) -> str:
@@ -131,10 +139,11 @@ class Journal(Callback):
         which = "best" if self.val else "last"
         return f"{path} holds the {which} of {self.epochs} epoch{'s' if self.epochs > 1 else ''}."
 
-    def save(self, network: nn.Module, scores: dict[str, dict[str, float | None]]) -> None:
+    def save(self, network: nn.Module, scores: Validation) -> None:
         """Write the checkpoint with what it reached on each validation source; the configuration beside it."""
         self.run.mkdir(exist_ok=True)
-        header = self.header.model_copy(update={"metrics": {"iou": scores}})
+        metrics: dict[str, Any] = {"iou": scores.iou} | ({"further": scores.further} if scores.further else {})
+        header = self.header.model_copy(update={"metrics": metrics})
         save_checkpoint(self.run / CHECKPOINT, header, network.state_dict())
         (self.run / CONFIG).write_text(dump_config(self.task.config), encoding="utf-8")
         self.saved = True
@@ -142,6 +151,7 @@ class Journal(Callback):
     def write(self, epoch: Epoch) -> None:
         """One more line of metrics.csv; the first one begins a new file."""
         scores = {f"iou_{name}": value for name, value in epoch.iou.items()} | {"iou_mean": epoch.mean_iou}
+        scores |= epoch.further | {f"share_{name}": value for name, value in epoch.shares.items()}
         row = {"epoch": str(epoch.number), "lr": f"{epoch.lr:.6g}"}
         row |= {name: f"{value:.6g}" for name, value in ({"loss": epoch.loss} | epoch.terms).items()}
         row |= {name: "" if value is None else f"{value:.6g}" for name, value in scores.items()}

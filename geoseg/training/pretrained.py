@@ -74,10 +74,10 @@ def load_encoder(model: nn.Module, source: bool | str | Path) -> Path | None:
         CheckpointError: If the file cannot be fetched or read, or its tensors do not fit.
         OutputError: If the download cannot be written.
     """
-    if source is False:
+    path = find_weights(model, source)
+    if path is None:
         return None
-    prefix, encoder = _encoder_of(model)
-    path = fetch_weights(encoder.name) if source is True else Path(source)
+    prefix, _ = _encoder_of(model)
     given = read_weights(path)
     if any(name.startswith("backbone.") for name in given):
         given = {name.removeprefix("backbone."): t for name, t in given.items() if name.startswith("backbone.")}
@@ -86,6 +86,22 @@ def load_encoder(model: nn.Module, source: bool | str | Path) -> Path | None:
         state |= _as_convolutions(given)
     rest = {name: t for name, t in model.state_dict().items() if prefix and not name.startswith(prefix)}
     _load(model, rest | state, path)
+    return path
+
+
+def find_weights(model: nn.Module, source: bool | str | Path) -> Path | None:
+    """The file that `load_encoder` takes, downloaded if need be; the model may be without memory, on "meta".
+
+    Raises:
+        UsageError: If the network has no encoder, or there are no public weights for it.
+        CheckpointError: If the file is not there, or cannot be fetched.
+        OutputError: If the download cannot be written.
+    """
+    if source is False:
+        return None
+    _, encoder = _encoder_of(model)
+    path = fetch_weights(encoder.name) if source is True else Path(source)
+    _check_there(path)
     return path
 
 
@@ -115,10 +131,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: If there is no such file, it is damaged, or holds something else than finite tensors by name.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path} does not exist. Expected a PyTorch file of weights, or true for the public ones."
-        )
+    _check_there(path)
     try:
         if digits := _digits(path.name):
             with path.open("rb") as file:
@@ -164,13 +177,21 @@ def cache_folder() -> Path:
 _AGAIN = "Delete the file and fetch it again."
 
 
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist. Expected a PyTorch file of weights, or true for the public ones."
+        )
+
+
 def _encoder_of(model: nn.Module) -> tuple[str, Encoder]:
     """The encoder, and what its parameters' names begin with within the model."""
     for prefix, part in (("", model), *((f"{name}.", getattr(model, name, None)) for name in ("encoder", "backbone"))):
         if isinstance(part, Encoder):
             return prefix, part
     raise UsageError(
-        f"{type(model).__name__} has no encoder with weights of its own. Expected a network on VGG or ResNet."
+        f"{type(model).__name__} has no encoder with weights of its own. Expected a network on VGG or ResNet, "
+        "such as fcn8s, segnet, deeplabv3plus, or unet with encoder=resnet34."
     )
 
 

@@ -1,7 +1,7 @@
 """Ground: decoded, labelled pixels in memory. Samples: random windows of it, each a pure function of seed and index."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from geoseg.windows import Window
 
 IGNORED = 255
 """Target value of pixels of which nothing is known."""
+
+FURTHER = "further_"
+"""What the names of further heads' targets begin with in a sample."""
 
 _TRIES = 8
 _ENOUGH = 0.25
@@ -44,6 +47,8 @@ class Ground:
     """Range of the factor by which samples make a pixel cover more ground."""
     share: float = 1.0
     """How often samples are cut here, relative to other ground."""
+    further: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """(bands, H, W) float32 targets of further heads by name; NaN where nothing is known."""
 
     @property
     def reader(self) -> ArrayReader:
@@ -111,7 +116,7 @@ class Samples(Dataset):
 
         Returns:
             `image` (C, S, S), uint8 if the ground is, else float32; `target` (S, S) uint8; `valid` (S, S) bool;
-            `ground`, the index of the ground as a scalar.
+            `further_<head>` (bands, S, S) float32 for each further head; `ground`, the ground's index as a scalar.
         """
         rng = np.random.default_rng((self.seed, index))
         which = min(int(np.searchsorted(self.upto, rng.random(), side="right")), len(self.grounds) - 1)
@@ -126,9 +131,18 @@ class Samples(Dataset):
                 width=side,
             )
             sample = cut(ground, window, self.tile_size)
-            if (sample["target"] != IGNORED).float().mean() >= _ENOUGH:
+            if _labelled(sample) >= _ENOUGH:
                 break
         return sample | {"ground": torch.tensor(which)}
+
+
+def _labelled(sample: dict[str, Tensor]) -> float:
+    """The share of a sample of which some head knows something."""
+    known = sample["target"] != IGNORED
+    for name, target in sample.items():
+        if name.startswith(FURTHER):
+            known = known | ~target.isnan().any(0)
+    return float(known.float().mean())
 
 
 def _start(rng: np.random.Generator, size: int, side: int) -> int:
@@ -149,13 +163,18 @@ def cut(ground: Ground, window: Window, tile_size: int) -> dict[str, Tensor]:
     target = ground.target[picked].copy()
     target[_outside(window.row, nearest, ground.target.shape[0])] = IGNORED
     target[:, _outside(window.col, nearest, ground.target.shape[1])] = IGNORED
+    further = {}
+    for name, plane in ground.further.items():
+        further[name] = plane[:, rows[nearest][:, None], cols[nearest]].copy()
+        further[name][:, _outside(window.row, nearest, ground.target.shape[0])] = np.nan
+        further[name][:, :, _outside(window.col, nearest, ground.target.shape[1])] = np.nan
     inside = window == window.intersection(ground.grid.window)
     data = ground.data[:, *window.slices()] if inside else ground.data[:, rows[:, None], cols]
     return {
         "image": _resample(data, tile_size),
         "target": torch.from_numpy(target),
         "valid": torch.from_numpy(ground.valid[picked]),
-    }
+    } | {f"{FURTHER}{name}": torch.from_numpy(plane) for name, plane in further.items()}
 
 
 def _outside(start: int, nearest: np.ndarray, size: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from geoseg.checkpoint import Head
 from geoseg.config import TrainConfig
 from geoseg.errors import TrainingError
 from geoseg.losses import Mixture
+from geoseg.models.layout import channels_last
 from geoseg.training.augment import change_light, turn_batch
+from geoseg.training.heads import HeadLosses, heads_of
 from geoseg.training.samples import IGNORED, Ground, Statistics, file_list
 
 
@@ -42,19 +45,6 @@ def merge_unknown(logits: Tensor, target: Tensor, known: Sequence[int]) -> tuple
     place[list(known)] = torch.arange(len(known))
     place[IGNORED] = IGNORED
     return merged, place.to(target.device)[target]
-
-
-def as_classes(logits: Tensor, task: str) -> Tensor:
-    """Logits with a channel for each class: a single one z of a binary network is (0, z), whose softmax is its sigmoid.
-
-    Args:
-        logits: (N, K, H, W), or (N, 1, H, W) where `task` is "binary".
-        task: Of the configuration.
-
-    Returns:
-        (N, K, H, W), at least two channels.
-    """
-    return torch.cat([torch.zeros_like(logits), logits], 1) if task == "binary" else logits
 
 
 class Average:
@@ -92,19 +82,25 @@ class Segmentation(LightningModule):
         config: TrainConfig,
         grounds: Sequence[Ground],
         normalisation: Statistics,
+        heads: Mapping[str, Head] | None = None,
     ) -> None:
         """A task for `network`.
 
         Args:
             network: (N, C, H, W) -> (N, K, H, W) logits.
-            loss: What is made small.
+            loss: What is made small, of the head of exclusive classes.
             config: The run.
             grounds: What the samples are cut from.
             normalisation: Of the training pixels.
+            heads: The checkpoint's; by default as the configuration has them.
         """
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = channels_last(network)
         self.loss, self.config, self.grounds = loss, config, list(grounds)
+        self.heads = HeadLosses(config, heads or heads_of(config))
+        self.factor = config.heads[config.main_head].weight if config.heads and config.main_head else 1.0
+        self.shares: dict[str, float] = {}
+        """What each term had of its head's gradient in the first batch of the epoch."""
         self.average = Average(network, config.optimizer.ema)
         self.chance = Generator()
         low, high = torch.tensor(normalisation.value_range).T
@@ -117,16 +113,24 @@ class Segmentation(LightningModule):
     def _plane(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values.float().view(1, -1, 1, 1), persistent=False)
 
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Change the samples at random and normalise them: (N, C, H, W) float32 channels_last, (N, H, W) int64."""
-        planes: list[Tensor] = [batch["image"], batch["target"], batch["valid"]]
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Change the samples at random and normalise them.
+
+        Returns:
+            (N, C, H, W) float32 channels_last, and the targets: `target` (N, H, W) int64, the further heads' as they
+            came.
+        """
+        names = [name for name in batch if name != "ground"]
+        planes = [batch[name] for name in names]
         if self.config.augmentation.flips:
             planes = turn_batch(planes, self.chance)
-        image, target, valid = planes
+        turned = dict(zip(names, planes, strict=True))
+        image, valid = turned.pop("image"), turned.pop("valid")
         image = image.to(torch.float32).sub_(self.low).div_(self.span)
         image = change_light(image, self.config.augmentation, self.chance)
         image = image.sub_(self.mean).div_(self.std).masked_fill_(~valid[:, None], 0.0)
-        return image.contiguous(memory_format=torch.channels_last), target.long()
+        turned["target"] = turned["target"].long()
+        return image.contiguous(memory_format=torch.channels_last), turned
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
         """The loss of one batch, as `loss`, and its terms by name.
@@ -135,12 +139,23 @@ class Segmentation(LightningModule):
             TrainingError: If it is not finite; names the files the batch was cut from.
         """
         self.chance.manual_seed(self.config.seed * 1_000_003 + self.global_step)
-        image, target = self.prepare(batch)
-        logits = as_classes(self.network(image), self.config.task)
+        image, targets = self.prepare(batch)
+        logits = self.network(image)
         if margin := int(getattr(self.network, "margin", 0)):  # without padding, the edge of a sample is context only
-            target = target[:, margin:-margin, margin:-margin]
-        terms = self.partial_terms(logits, target, batch["ground"])
-        loss = self.loss.total(terms)
+            targets = {name: target[..., margin:-margin, margin:-margin] for name, target in targets.items()}
+        heads = self.heads.split(logits)
+        terms: dict[str, Tensor] = {}
+        loss = logits.new_zeros((), dtype=torch.float32)
+        if main := self.config.main_head:
+            terms = self.partial_terms(heads[main], targets["target"], batch["ground"])
+            loss = loss + self.factor * self.loss.total(terms)
+            if index == 0:
+                self.shares = self.loss.gradient_shares(terms, heads[main])
+        if self.heads.mixtures:
+            further = self.heads.terms(heads, targets)
+            if index == 0:
+                self.shares |= self.heads.gradient_shares(further, heads)
+            loss, terms = loss + self.heads.total(further), terms | further
         if not torch.isfinite(loss):
             files = file_list(self.grounds[index] for index in batch["ground"].tolist())
             raise TrainingError(
@@ -155,7 +170,7 @@ class Segmentation(LightningModule):
         total = {name: logits.new_zeros((), dtype=torch.float32) for name in self.loss.factors}
         for group in sorted(set(known)):
             rows = torch.tensor([index for index, one in enumerate(known) if one == group], device=logits.device)
-            terms = self.loss.terms(*merge_unknown(logits[rows].float(), target[rows], group))
+            terms = self.loss.terms(*merge_unknown(logits[rows].float(), target[rows], group), known=group)
             total = {name: total[name] + value * (len(rows) / len(known)) for name, value in terms.items()}
         return total
 

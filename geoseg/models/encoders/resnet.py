@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from geoseg.errors import UsageError
 from geoseg.models.encoders.encoder import Encoder
 from geoseg.models.inputs import check_counts
+from geoseg.models.pointwise import StridedPointwise
 
 
 class BasicBlock(nn.Module):
@@ -185,7 +186,7 @@ def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequenti
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+        StridedPointwise(in_channels, out_channels, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
     )
 
 
