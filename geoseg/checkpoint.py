@@ -32,6 +32,8 @@ BUILTIN_FOLDER = Path(__file__).parent / "weights"
 _KEY = "geoseg"
 _MAX_HEADER = 16 << 20
 _MAX_FILE = 4 << 30
+_MAX_CHANNELS = 1024
+"""Of the logits: what a cell of them takes must fit into memory."""
 _KINDS = (
     (b"PK", "a zip archive, such as PyTorch's .pt"),
     (b"\x80", "a pickle"),
@@ -100,6 +102,13 @@ class Head(_Strict):
         return len(self.classes) if self.task in ("multiclass", "multilabel") else 1
 
     @property
+    def switched(self) -> tuple[str, ...]:
+        """Names of the classes that are taken or not by a probability of their own."""
+        if self.task == "regression" or self.task == "multiclass":
+            return ()
+        return tuple(item.name for item in self.classes[1 if self.task == "binary" else 0 :])
+
+    @property
     def exclusive(self) -> bool:
         """Whether each pixel has one of the classes, the first of which is the background."""
         return self.task in ("multiclass", "binary")
@@ -144,16 +153,16 @@ class Header(_Strict):
     """Metres per pixel seen in training; None where the training data had no georeference."""
     heads: Annotated[dict[HeadName, Head], Field(min_length=1, max_length=64), AfterValidator(_by_name)]
     """The network's outputs; the logits' channels are in the alphabetical order of their names."""
-    cell_side: Count
+    cell_side: Annotated[int, Field(ge=1, le=1 << 15)]
     """Side of a cell in pixels, a multiple of `stride`; where the context is unbounded, of what the network sees."""
     stride: Count
     """The factor the network's deepest level is downsampled by."""
-    receptive_radius: Annotated[int, Field(ge=0, le=1 << 20)] | None
+    receptive_radius: Annotated[int, Field(ge=0, le=1 << 13)] | None
     """Pixels on each side of a pixel that its logits depend on; None where that is unbounded."""
     temperature: Positive = 1.0
     """Divides the logits before the softmax, so that probabilities are calibrated."""
     thresholds: dict[Name, Annotated[float, Field(ge=0, le=1)]] = {}
-    """Probability above which a class is taken, where that is not the largest one."""
+    """Probability above which a class of a binary or multilabel head is taken, by the class's name; else one half."""
     licence: Annotated[str, Field(max_length=4000)] = ""
     """Of the training data."""
     origin: Annotated[str, Field(max_length=4000)] = ""
@@ -174,6 +183,13 @@ class Header(_Strict):
             raise ValueError("a value_range runs downwards")
         if self.gsd and not self.gsd.min <= self.gsd.best <= self.gsd.max:
             raise ValueError("gsd is not in the order min <= best <= max")
+        takes = [name for head in self.heads.values() for name in head.switched]
+        if wrong := [name for name in self.thresholds if takes.count(name) != 1]:
+            raise ValueError(f"the threshold of {wrong[0]!r} is of no class, or of several, that is taken by itself")
+        if len({name.casefold() for name in self.heads}) < len(self.heads):
+            raise ValueError("two heads have names that differ in their case alone")
+        if self.channels > _MAX_CHANNELS:
+            raise ValueError(f"the heads have {self.channels} channels; expected at most {_MAX_CHANNELS}")
         if self.cell_side % self.stride:
             raise ValueError(f"cell_side {self.cell_side} is no multiple of stride {self.stride}")
         return self
@@ -197,6 +213,12 @@ class Checkpoint:
     """What it says of itself."""
     state_dict: dict[str, Tensor]
     """The network's parameters and statistics; floats as float32."""
+
+    @property
+    def margin(self) -> int:
+        """Pixels by which the network's logits are smaller than its image, on each side."""
+        with torch.device("meta"):
+            return int(getattr(_build(self.header), "margin", 0))
 
     def build(self) -> nn.Module:
         """The network with its parameters, in evaluation mode, float32, on the CPU."""
@@ -333,7 +355,7 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _build(header: Header) -> nn.Module:
-    return build_model(header.arch, in_channels=len(header.bands), classes=header.channels, **header.arch_args)
+    return build_model(header.arch, header.arch_args, in_channels=len(header.bands), classes=header.channels)
 
 
 def _check_fit(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
@@ -351,6 +373,9 @@ def _check_fit(path: Path, header: Header, tensors: Mapping[str, Tensor]) -> Non
             raise CheckpointError(f"{path}: tensor {name} has {has}, {header.arch} needs {needs}. {_AGAIN}")
     if header.stride != model.stride:
         raise CheckpointError(f"{path}: stride={header.stride}, but that of {header.arch} is {model.stride}. {_AGAIN}")
+    radius, margin = header.receptive_radius, int(getattr(model, "margin", 0))
+    if (radius is not None) != bool(model.bounded) or (radius is not None and radius < margin):
+        raise CheckpointError(f"{path}: receptive_radius={radius} cannot be that of {header.arch}. {_AGAIN}")
 
 
 def _read(path: Path) -> bytes:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -256,20 +256,20 @@ def _prepare(
     with _open(scenes, header, settings) as source:
         paths = [resolve_model(name).absolute() for name in models]
         outputs = _outputs(products, layers, [*paths, *source.source.paths, settings.aoi], overwrite)
-        _check_endings(products, scenes)
+        _check_endings(products, layers, scenes)
         if products.vectors:
             _check_layers(header)
-        warn_of_differences(source.path, source, header)
+        warn_of_differences(source.path, source, [item.header for item in checkpoints.values()])
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
         fingerprint = source.source.fingerprint()
+        plan = plan_for(source.grid.shape, header, _size(settings.tile_size), _size(settings.overlap), settings.blend)
+        _check_margin(plan, max(checkpoint.margin for checkpoint in checkpoints.values()))
         task = CellTask(
             scene=source.source,
             version=json.dumps(fingerprint, sort_keys=True),
             checkpoints=tuple(zip(map(str, paths), [item.header.sha256 for item in checkpoints.values()], strict=True)),
-            plan=plan_for(
-                source.grid.shape, header, _size(settings.tile_size), _size(settings.overlap), settings.blend
-            ),
+            plan=plan,
             placement=Placement.resolve(settings.device, settings.precision, _size(settings.batch_size)),
             keep=products.keep,
             area=str(Path(settings.aoi).absolute()) if settings.aoi else None,
@@ -331,7 +331,15 @@ def _check_layers(header: Header) -> None:
     check_names(layer_name(name) for name in names)
 
 
-def _check_endings(products: Products, scenes: Sequence[str]) -> None:
+def _check_margin(plan: Plan, margin: int) -> None:
+    if plan.halo < margin:
+        raise UsageError(
+            f"--overlap {plan.overlap}: a network without padding says nothing of the outer {margin} pixels of what it "
+            f"sees. Expected cropped tiles that overlap by at least {2 * margin}. Leave --overlap and --blend out."
+        )
+
+
+def _check_endings(products: Products, layers: Mapping[str, Layer], scenes: Sequence[str]) -> None:
     """Endings that say what is written, and no style that QGIS would apply to a scene itself."""
     for name, path in products.paths().items():
         endings = (".gpkg",) if name == "vectors" else (".tif", ".tiff")
@@ -340,11 +348,11 @@ def _check_endings(products: Products, scenes: Sequence[str]) -> None:
                 f"{path} is to hold a {'GeoPackage' if name == 'vectors' else 'GeoTIFF'}. Expected a name that ends in "
                 f"{' or '.join(endings)}. Try {path.with_suffix(endings[0])}."
             )
-    labels = products.paths()["labels"]
-    for scene in scenes:
-        if labels.with_suffix(".qml").absolute() == Path(scene).with_suffix(".qml").absolute():
+    styled = [path for name, path in products.rasters(layers).items() if _is_class_raster(layers[name])]
+    for scene, path in product(scenes, styled):
+        if path.with_suffix(".qml").absolute() == Path(scene).with_suffix(".qml").absolute():
             raise UsageError(
-                f"{labels} differs from the scene {scene} in its ending alone: QGIS would style the scene as "
+                f"{path} differs from the scene {scene} in its ending alone: QGIS would style the scene as "
                 "classes. Expected another name or folder."
             )
 

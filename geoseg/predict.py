@@ -100,8 +100,10 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 def _is_out_of_memory(err: RuntimeError) -> bool:
-    """CUDA says it by type, the CPU's allocator only in words."""
-    return isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in str(err)
+    """CUDA says it by type, other devices and libraries only in words."""
+    said = str(err)
+    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(err, torch.OutOfMemoryError) or any(word in said for word in words)
 
 
 def tune_malloc() -> None:
@@ -222,7 +224,7 @@ class Runner(Predictor):
         # One forward pass at a time on an accelerator, while other threads read and prepare; on the CPU each thread
         # runs its own pass on one core.
         cpu = self.device.type == "cpu"
-        self._turn: contextlib.AbstractContextManager = contextlib.nullcontext() if cpu else threading.Lock()
+        self.turn: contextlib.AbstractContextManager = contextlib.nullcontext() if cpu else threading.Lock()
         # On the CPU a batch is no faster than its tiles one by one, and so the bytes do not depend on it.
         self.step = 1 if cpu else self.placement.batch_size
 
@@ -241,17 +243,13 @@ class Runner(Predictor):
                 # Kernels are chosen by shape, and other kernels round otherwise.
                 batch = torch.cat([batch, batch.new_zeros((missing, *batch.shape[1:]))])
                 batch = batch.contiguous(memory_format=torch.channels_last)
-            with self._turn:
-                return list(self._forward(batch.to(self.device, non_blocking=True), halo, keep)[: len(tiles)])
+            with self.turn:
+                return list(self._forward(batch, halo, keep)[: len(tiles)])
 
     def _forward(self, batch: Tensor, halo: int | None, keep: Keep) -> Tensor:
         """As `logits`. Out of memory halves the batch, then the tile, with the same halo."""
         try:
-            if keep.attention:
-                z, maps = cast(Any, self.model).forward_with_attention(batch)
-                logits = torch.cat([z, *maps], 1)
-            else:
-                logits = self.model(batch)
+            logits = self._answer(batch.to(self.device, non_blocking=True), keep)
             crop = (halo or 0) - self.margin
             return logits[..., crop : logits.shape[-2] - crop, crop : logits.shape[-1] - crop]
         except RuntimeError as err:
@@ -259,6 +257,13 @@ class Runner(Predictor):
                 raise
         # Outside the except block, where the failed pass's activations are still referenced by the traceback.
         return self._forward_halves(batch, halo, keep)
+
+    def _answer(self, batch: Tensor, keep: Keep) -> Tensor:
+        if not keep.attention:
+            answer: Tensor = self.model(batch)
+            return answer
+        logits, maps = cast(Any, self.model).forward_with_attention(batch)
+        return torch.cat([logits, *maps], 1)
 
     def _forward_halves(self, batch: Tensor, halo: int | None, keep: Keep) -> Tensor:
         if self.device.type == "cuda":
@@ -291,6 +296,8 @@ class Ensemble(Predictor):
         """Put together at least one runner; all with the same heads, on one device."""
         self.members = members
         first = members[0]
+        for member in members:  # one forward pass at a time, whoever's it is
+            member.turn = first.turn
         self.step, self.device = first.step, first.device
         heads = {
             name: head.model_copy(update={"scale": 1.0, "offset": 0.0}) for name, head in first.decision.heads.items()

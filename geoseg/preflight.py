@@ -21,8 +21,10 @@ _GSD_SLACK = 1.5
 """Factor beyond the ground sample distances seen in training from which a scene is worth a warning."""
 _WASTE = 4.0
 """Forward pixels per output pixel from which a tile size is worth a warning: as much as half-overlapping tiles cost."""
-_TAPERED_CELL = 3072
-"""Least side of a cell of blended tiles, whose running sums are held in memory: larger ones compute less twice."""
+_TAPERED_BYTES = 160 << 20
+"""Memory for the running sums of a cell of blended tiles: larger cells compute less twice."""
+_BLOCK = 512
+"""Side of a block of the rasters written."""
 _DATE = re.compile(r"^(t\d+|\d{4}[\d-]*)[_ ]|[_ ](t\d+|\d{4}[\d-]*)$", re.IGNORECASE)
 """What a band's name may say of its date: t1_red, red_t1, 2024-07-01_red."""
 
@@ -38,6 +40,7 @@ def agreed(models: Mapping[str, Header]) -> Header:
         for what, ours, theirs in (
             ("bands", header.bands, other.bands),
             ("heads", _outline(header), _outline(other)),
+            ("thresholds", header.thresholds, other.thresholds),
         ):
             if ours != theirs:
                 raise UsageError(
@@ -64,7 +67,7 @@ def agreed(models: Mapping[str, Header]) -> Header:
 
 def _outline(header: Header) -> list[str]:
     return [
-        f"{name}: {head.task} {', '.join(item.name for item in head.classes)}".strip()
+        f"{name}: {head.task} {', '.join(item.name for item in head.classes)}{head.unit}".strip()
         for name, head in header.heads.items()
     ]
 
@@ -184,15 +187,16 @@ def _count(names: Sequence[str]) -> str:
     return f"{len(names)} band{'' if len(names) == 1 else 's'} ({', '.join(names)})"
 
 
-def warn_of_differences(path: str, scene: Scene | Stack, header: Header) -> None:
-    """One line on stderr for each way in which the scene is unlike what the model learnt from, but still usable."""
-    if str(scene.dtype) != header.dtype:
-        log.warning(
-            "%s is %s; the model was trained on %s: expect a worse result, or rescale it first",
-            path,
-            scene.dtype,
-            header.dtype,
-        )
+def warn_of_differences(path: str, scene: Scene | Stack, headers: Sequence[Header]) -> None:
+    """One line on stderr for each way in which the scene is unlike what the models learnt from, but still usable."""
+    for dtype in dict.fromkeys(header.dtype for header in headers):
+        if str(scene.dtype) != dtype:
+            log.warning(
+                "%s is %s; the model was trained on %s: expect a worse result, or rescale it first",
+                path,
+                scene.dtype,
+                dtype,
+            )
     for part in scene.parts:
         for remark in part.remarks():
             log.warning("%s %s", part.path, remark)
@@ -200,18 +204,17 @@ def warn_of_differences(path: str, scene: Scene | Stack, header: Header) -> None
     if grid.crs is None:
         log.warning("%s has no CRS: the output is in pixels, and areas are in square pixels", path)
         return
-    gsd, seen = grid.gsd, header.gsd
-    if gsd is None or seen is None:
-        return
-    low, high = seen.min / _GSD_SLACK, seen.max * _GSD_SLACK
-    if not low <= gsd <= high:
-        log.warning(
-            "%s has %.3g m per pixel; the model was trained on %.3g to %.3g m: expect a worse result",
-            path,
-            gsd,
-            seen.min,
-            seen.max,
-        )
+    for seen in dict.fromkeys(header.gsd for header in headers):
+        if grid.gsd is None or seen is None:
+            continue
+        if not seen.min / _GSD_SLACK <= grid.gsd <= seen.max * _GSD_SLACK:
+            log.warning(
+                "%s has %.3g m per pixel; the model was trained on %.3g to %.3g m: expect a worse result",
+                path,
+                grid.gsd,
+                seen.min,
+                seen.max,
+            )
 
 
 def plan_for(
@@ -271,13 +274,16 @@ def _tapered(shape: tuple[int, int], header: Header, tile_size: int | None, over
     enough = _enough(header, header.cell_side if tile_size is None else tile_size)
     fade = _overlap(overlap, enough, stride)
     bounded = header.receptive_radius is not None
-    step = _beside(tile_size or header.cell_side + bounded * fade, fade, header)
+    step = _beside(header.cell_side + bounded * fade if tile_size is None else tile_size, fade, header)
     if fade > step:
         raise UsageError(
             f"--overlap {fade} is more than half of the tile size {step + fade}: three tiles would lie over one pixel. "
             f"Expected at most {(step + fade) // 2 // stride * stride}."
         )
-    steps = -(-_TAPERED_CELL // step)
+    # As many steps as the memory allows, and if possible a whole number of the raster's blocks.
+    most = max(math.isqrt(_TAPERED_BYTES // (4 * header.channels)) // step, 1)
+    unit = _BLOCK // math.gcd(step, _BLOCK)
+    steps = max(most // unit * unit, 1) if most >= unit else most
     return TaperedPlan(shape=shape, cell_side=steps * step, stride=stride, step=step, fade=fade)
 
 
@@ -285,7 +291,8 @@ def _enough(header: Header, tile_size: int) -> int:
     """The overlap a model needs: twice the halo, or, where no halo is enough, a quarter of the tile."""
     stride = header.stride
     if header.receptive_radius is None:
-        return max(tile_size // 4 // (2 * stride), 1) * 2 * stride
+        # A quarter, cut down where the tile is hardly larger than the stride.
+        return max(min(tile_size // 4 // (2 * stride) * 2 * stride or 2 * stride, tile_size // 2 // stride * stride), 0)
     return -(-header.receptive_radius // stride) * stride * 2
 
 

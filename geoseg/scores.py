@@ -16,8 +16,8 @@ NODATA = 255
 """The value of invalid pixels in every uint8 output; in a float32 one it is NaN."""
 PROBABILITY_SCALE = 254
 """Probabilities are stored as round(254 p), so that 127 is exactly one half and 255 is left for nodata."""
-_ROWS = 64
-"""Rows of logits that are made labels of at a time."""
+_ROWS, _ROWS_ELSEWHERE = 64, 1024
+"""Rows of logits that are made labels of at a time, on the CPU and on an accelerator."""
 
 Scores = dict[str, np.ndarray]
 """Name of a layer -> (h, w) or (bands, h, w) pixels of one cell."""
@@ -135,7 +135,7 @@ class Decision:
         scores = {name: layer.empty(valid.shape) for name, layer in layers.items()}
         height, width = valid.shape
         # On the CPU a few rows at a time stay in the processor's cache, and no second copy of the logits is made.
-        step = _ROWS if z.device.type == "cpu" else height
+        step = _ROWS if z.device.type == "cpu" else _ROWS_ELSEWHERE
         for row in range(0, height, step):
             rows = slice(row, min(row + step, height))
             found = self._decide(z[:, rows, :width].contiguous(memory_format=torch.contiguous_format), keep)
@@ -151,8 +151,8 @@ class Decision:
             if head.task == "multiclass":
                 found = self._of_classes(planes, keep)
             elif head.task == "regression":
-                _check_finite(planes.sum(dtype=torch.float32))
                 found = {"values": planes[0].float() * head.scale + head.offset}
+                _check_finite(found["values"].sum(dtype=torch.float64))
             else:
                 found = self._of_labels(planes, head, keep)
             kept |= {(name, kind): tensor for kind, tensor in found.items()}
@@ -162,7 +162,7 @@ class Decision:
 
     def _of_classes(self, planes: Tensor, keep: Keep) -> dict[str, Tensor]:
         labels, best = argmax_planes(planes)
-        _check_finite(best.sum(dtype=torch.float32))  # NaN and infinity in any plane come up in the maximum
+        _check_finite(best.sum(dtype=torch.float32))  # what matters of NaN and infinity comes up here
         kept = {"labels": labels}
         if keep.confidence or keep.probabilities:
             # exp(z - best) is 1 for the chosen class: its probability is one over the sum.

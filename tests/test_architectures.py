@@ -19,14 +19,10 @@ from geoseg.training.fit import train_model
 
 SEED, SIDE, GSD = 7, 256, 0.3
 
-NARROW = {
-    **dict.fromkeys(MODELS, {"width": 8}),
-    # The published width is 32, or the paper's 64 is not the default.
-    **dict.fromkeys(["unet3d", "unetplusplus"], {"width": 4}),
-    # Without ImageNet's weights VGG needs its normalised variant.
-    **dict.fromkeys(["fcn32s", "fcn16s", "fcn8s"], {"width": 8, "norm": True}),
-}
-"""Arguments of about an eighth of the published width."""
+NARROW = {arch: {"width": 4 if arch in ("unet3d", "unetplusplus") else 8} for arch in MODELS}
+# Without ImageNet's weights FCN's VGG needs its normalised variant.
+NARROW |= {arch: {"width": 8, "norm": True} for arch in ("fcn32s", "fcn16s", "fcn8s")}
+"""Arguments of an eighth of the published width."""
 
 STEPS = dict.fromkeys(MODELS, 300) | {"segnet": 600, "fcn32s": 450}
 """SegNet, which has no skips, and FCN-32s, which sees the town at a 32nd of its size, learn slowly from scratch."""

@@ -559,3 +559,38 @@ def test_heads_are_in_the_order_of_their_names_before_and_after(tmp_path):
 def test_heads_that_make_no_sense(wrong):
     with pytest.raises(ValueError):
         Head(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"arch_args": {"width": 1, "depth": 1, "classes": 3}}, "takes 'classes' from bands and classes"),
+        ({"arch_args": {"width": 1, "depth": 1, "arch": "x"}}, "cannot be built"),
+        ({"receptive_radius": None}, "receptive_radius=None cannot be"),
+        (
+            {"arch_args": {"width": 1, "depth": 1, "padding": "valid"}, "receptive_radius": 7},
+            "receptive_radius=7 cannot",
+        ),
+    ],
+)
+def test_what_a_header_claims_is_checked_against_the_network(tmp_path, changes, says):
+    with pytest.raises(CheckpointError, match=says):
+        save_checkpoint(tmp_path / "m.safetensors", a_header(**changes), a_model().state_dict())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"thresholds": {"wäter": 0.3}},  # of several classes the most probable one is taken
+        {"thresholds": {"nothing": 0.3}},
+        {"heads": {"A": Head(task="regression"), "a": Head(task="regression")}},
+        {"receptive_radius": 1 << 14},
+        {"cell_side": 1 << 16},
+        {"heads": {f"h{i}": Head(task="multilabel", classes=CLASSES * 1) for i in range(60)} | {
+            "many": Head(classes=tuple(ClassInfo(name=str(i), color="#000000") for i in range(255)))} | {
+            f"m{i}": Head(classes=tuple(ClassInfo(name=str(i), color="#000000") for i in range(255))) for i in range(3)}},
+    ],
+)  # fmt: skip
+def test_headers_that_make_no_sense(changes):
+    with pytest.raises(ValueError):
+        a_header(**changes)

@@ -199,7 +199,11 @@ class TestTimm:
                 raise RuntimeError("Unknown model (nothing)")
             return Body()
 
-        monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create_model))
+        monkeypatch.setitem(
+            sys.modules,
+            "timm",
+            types.SimpleNamespace(is_model=lambda name: name in ("some_net", "nothing"), create_model=create_model),
+        )
         encoder = build_encoder("timm:some_net", 4, dilated=1)
         wanted = {"pretrained": False, "features_only": True, "in_chans": 4, "output_stride": 16}
         assert calls == [("some_net", wanted)]
@@ -210,6 +214,10 @@ class TestTimm:
             False,
         )
         assert [f.shape[-1] for f in encoder(torch.zeros(1, 4, 32, 32))] == [16, 2]
+        for name in ("hf-hub:evil/x", "local-dir:/tmp/x", "hf_hub:x", "no_such_net"):
+            with pytest.raises(UsageError, match="is unknown"):
+                build_encoder(f"timm:{name}", 4)
+        assert len(calls) == 1
         with pytest.raises(UsageError, match="Unknown model"):
             build_encoder("timm:nothing", 4)
 

@@ -592,3 +592,11 @@ def test_class_weights_by_rule_and_shares_of_the_gradient(squares, tmp_path):
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["share_dice"]) == pytest.approx(shares["dice"], rel=1e-4)
+
+
+def test_an_auxiliary_head_is_trained_along(squares, tmp_path):
+    args = {"arch": "fcn_resnet50", "arch_args": {"width": 4}, "epochs": 1, "steps_per_epoch": 3}
+    epochs: list[Epoch] = []
+    train_model(load_config(None, squares | args), tmp_path / "run", on_epoch=epochs.append)
+    assert epochs[-1].terms["auxiliary"] > 0
+    assert "auxiliary" not in epochs[-1].shares

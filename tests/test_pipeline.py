@@ -21,7 +21,7 @@ from rasters import UTM, contents, digests, noise, write_raster
 
 from geoseg import pipeline, preflight
 from geoseg.checkpoint import ClassInfo, Head, load_checkpoint, save_checkpoint
-from geoseg.errors import GeosegError, OutputExistsError, UsageError
+from geoseg.errors import GeosegError, OutputExistsError, ResumeError, UsageError
 from geoseg.models import MODELS, build_model
 from geoseg.models.receptive import receptive_radius
 from geoseg.parallel import Inline, Processes, Scheduler, Threads
@@ -642,7 +642,7 @@ def unbounded(tmp_path, monkeypatch):
 
 
 def test_unbounded_context_is_blended_the_same_by_any_road(tmp_path, unbounded, monkeypatch):
-    monkeypatch.setattr(preflight, "_TAPERED_CELL", 90)
+    monkeypatch.setattr(preflight, "_TAPERED_BYTES", 3 * 4 * 100**2)
     scene = write_raster(tmp_path / "scene.tif", noise((3, 250, 300), 1), **UTM)
     products = products_in(tmp_path, **RASTERS)
     done = predict_scene(scene, unbounded, products=products, settings=FLOAT32, backend=Inline())
@@ -795,3 +795,59 @@ def test_attention_is_written_a_band_a_gate(tmp_path):
     first, second = z[0].topk(2, dim=0).values
     clear = (first - second > 1e-4)[inside].numpy()
     assert np.array_equal(read(tmp_path / "out.tif")[clear], z[0].argmax(0)[inside].numpy()[clear])
+
+
+def test_swapped_dates_of_one_name_are_another_scene(tmp_path):
+    """Their names, sizes and ages are equal: as copied with their times, or unpacked."""
+    model = write_checkpoint(tmp_path / "m.safetensors", bands=(*COLORS[:3],) * 2, cell_side=64)
+    dates = []
+    for month, seed in (("may", 1), ("july", 2)):
+        (tmp_path / month).mkdir()
+        dates.append(write_raster(tmp_path / month / "B.tif", noise((3, 150, 130), seed), **UTM))
+        os.utime(dates[-1], (1e9, 1e9))
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_scene(dates, model, products=products_in(out), settings=FLOAT32, backend=Inline(), progress=stop)
+    with pytest.raises(ResumeError, match="the scene differs"):
+        predict_scene(dates[::-1], model, products=products_in(out), settings=FLOAT32, resume=True)
+
+
+def test_a_network_without_padding_is_stitched_exactly_and_never_too_tightly(tmp_path):
+    torch.manual_seed(0)
+    args = {"width": 2, "depth": 2, "padding": "valid", "norm": "none"}
+    model = build_model("unet", args, in_channels=3, classes=3).eval()
+    header = load_checkpoint(write_checkpoint(tmp_path / "bounded.safetensors")).header
+    fields = {"arch_args": args, "cell_side": 64, "stride": 4, "receptive_radius": receptive_radius(model)}
+    path = tmp_path / "valid.safetensors"
+    save_checkpoint(path, header.model_copy(update=fields), model.state_dict(), half=False)
+    data = noise((3, 150, 130), 1)
+    scene = write_raster(tmp_path / "scene.tif", data, **UTM)
+    done = predict_scene(scene, path, products=products_in(tmp_path), settings=FLOAT32)
+    halo = done.overlap // 2
+    with torch.inference_mode():
+        pads = [(0, 0), *((halo, halo + -side % 4) for side in (150, 130))]
+        z = model(torch.from_numpy(np.pad((data.astype(np.float32) - 100) / 50, pads, "reflect"))[None])[0]
+    start = halo - model.margin
+    z = z[:, start : start + 150, start : start + 130]
+    first, second = z.topk(2, dim=0).values
+    clear = (first - second > 1e-4).numpy()
+    assert np.array_equal(read(tmp_path / "out.tif")[clear], z.argmax(0).numpy()[clear])
+    for tight in ({"blend": "taper"}, {"overlap": 0}):
+        with pytest.raises(UsageError, match="without padding"):
+            predict_scene(scene, path, products=products_in(tmp_path), settings=Settings(**tight), overwrite=True)
+
+
+def test_the_style_of_no_head_may_be_the_scenes(tmp_path):
+    model = write_checkpoint(tmp_path / "m.safetensors", heads={"a": Head(classes=CLASSES), "b": HEADS["height"]})
+    scene = write_raster(tmp_path / "x_a.tiff", noise((3, 20, 30), 1), **UTM)
+    with pytest.raises(UsageError, match="in its ending alone"):
+        predict_scene(scene, model, products=Products(labels=tmp_path / "x.tif"))
+    assert not (tmp_path / "x_a.qml").exists()
+    scene = write_raster(tmp_path / "x_b.tiff", noise((3, 20, 30), 1), **UTM)  # values have no style
+    predict_scene(scene, model, products=Products(labels=tmp_path / "x.tif"), overwrite=True)

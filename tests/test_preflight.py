@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from rasters import noise, write_raster
 
-from geoseg.checkpoint import Head, Header
+from geoseg.checkpoint import ClassInfo, Head, Header
 from geoseg.errors import BandError, SceneError, UsageError
 from geoseg.preflight import open_scene, plan_for, warn_of_differences
 from geoseg.windows import Plan, TaperedPlan
@@ -140,7 +140,7 @@ def test_a_scene_that_is_none(tmp_path):
 
 def differences(path, header=RGB):
     with open_scene(path, header, None, None) as opened:
-        warn_of_differences(str(path), opened, header)
+        warn_of_differences(str(path), opened, [header])
 
 
 def test_a_scene_like_the_training_data_is_no_news(tmp_path, warnings):
@@ -243,7 +243,13 @@ def test_unbounded_context_is_tapered(warnings):
     assert isinstance(plan, TaperedPlan)
     assert (plan.tile_size, plan.overlap, plan.step, plan.cell_side) == (1024, 256, 768, 3072)
     plan = plan_for((5000, 3000), UNBOUNDED, 512, 64)
-    assert (plan.tile_size, plan.overlap, plan.cell_side) == (512, 64, 7 * 448)
+    assert (plan.tile_size, plan.overlap, plan.cell_side) == (512, 64, 8 * 448)
+    many = Head(classes=tuple(ClassInfo(name=str(index), color="#000000") for index in range(40)))
+    plan = plan_for((5000, 3000), UNBOUNDED.model_copy(update={"heads": {"main": many}}))
+    assert plan.cell_side == 768  # the sums of forty classes
+    for side in (16, 32, 48, 64):
+        plan = plan_for((500, 300), UNBOUNDED.model_copy(update={"cell_side": side}))
+        assert plan.tile_size == side
     assert warnings == []
 
 

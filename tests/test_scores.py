@@ -191,3 +191,9 @@ def test_the_mean_of_several_networks():
     flags = ((a[3:6] / 2).sigmoid() + b[3:6].sigmoid()) / 2
     torch.testing.assert_close(mean[3:6].sigmoid().double(), flags, atol=1e-6, rtol=0)
     torch.testing.assert_close(mean[6].double(), (a[6] * 10 + 100 + b[6] * 2) / 2, atol=1e-5, rtol=0)
+
+
+def test_values_too_large_for_a_float_are_refused():
+    head = Head(task="regression", scale=1e30)
+    with pytest.raises(CheckpointError, match="non-finite"):
+        Decision(heads={"height": head}).scores(torch.full((1, 4, 4), 1e20), np.ones((4, 4), bool))

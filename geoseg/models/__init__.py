@@ -7,7 +7,7 @@ logits are smaller by that much on each side. One with attention gates has `atte
 `forward_with_attention`, which returns the logits and a map (N, 1, H, W) in [0, 1] for each gate.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -57,8 +57,17 @@ GOOD_FOR: dict[str, str] = {
 """Name of an architecture -> what it is good for, in a few words."""
 
 
-def build_model(arch: str, *, in_channels: int, classes: int, **arch_args: Any) -> nn.Module:
+def build_model(
+    arch: str, arch_args: Mapping[str, Any] | None = None, /, *, in_channels: int, classes: int, **more: Any
+) -> nn.Module:
     """A model of architecture `arch` with fresh weights, in training mode.
+
+    Args:
+        arch: A key of `MODELS`.
+        arch_args: The architecture's own arguments, as a configuration or a checkpoint has them.
+        in_channels: Channels of the image.
+        classes: Channels of the logits.
+        more: Further arguments of the architecture.
 
     Raises:
         UsageError: If there is no such architecture, or it does not take these arguments.
@@ -67,7 +76,12 @@ def build_model(arch: str, *, in_channels: int, classes: int, **arch_args: Any) 
         near = get_close_matches(arch, MODELS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"architecture={arch!r} is unknown. {hint}Expected one of: {', '.join(MODELS)}.")
+    given = {**(arch_args or {}), **more}
+    if reserved := sorted({"in_channels", "classes"} & given.keys()):
+        raise UsageError(
+            f"architecture {arch} takes {reserved[0]!r} from bands and classes. Expected its own arguments alone."
+        )
     try:
-        return MODELS[arch](in_channels, classes, **arch_args)
+        return MODELS[arch](in_channels, classes, **given)
     except TypeError as err:
-        raise UsageError(f"architecture {arch} cannot be built with {arch_args} ({err}).") from err
+        raise UsageError(f"architecture {arch} cannot be built with {given} ({err}).") from err

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from geoseg.errors import UsageError
 from geoseg.models.inputs import check_counts, check_image, crop_like, pad_to_multiple
@@ -116,11 +117,28 @@ class UNet3D(nn.Module):
         return x
 
 
+class Convolution(nn.Conv3d):
+    """A 3x3x3 convolution padded with zeros; where there is one date only, by its middle slice.
+
+    The rest would meet zeros, and oneDNN 3.12 (PyTorch 2.13 on the CPU) gets bfloat16 wrong there if the channels are
+    odd.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, T, H, W) -> (N, out_channels, T, H, W)."""
+        if x.shape[2] > 1:
+            return super().forward(x)
+        return F.conv2d(x[:, :, 0], self.weight[:, :, 1], self.bias, padding=1).unsqueeze(2)
+
+
 def double_conv(in_channels: int, middle: int, out_channels: int, norm: Norm) -> nn.Sequential:
     """Twice: 3x3x3 convolution, normalisation if any, ReLU."""
     layers: list[nn.Module] = []
     for before, after in ((in_channels, middle), (middle, out_channels)):
-        layers.append(nn.Conv3d(before, after, kernel_size=3, padding=1, bias=norm == "none"))
+        layers.append(Convolution(before, after, bias=norm == "none"))
         if norm == "batch":
             layers.append(nn.BatchNorm3d(after))
         layers.append(nn.ReLU(inplace=True))

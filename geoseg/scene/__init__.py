@@ -194,6 +194,7 @@ class Scene:
             names = [] if is_remote(self.path) else sorted(self._dataset.files)
             files = {Path(name).name: Path(os.fsdecode(name.encode())).stat() for name in names}
         return {
+            "path": self.source.path,  # equal names of equal size and age are met in folders of dates
             "shape": list(self.grid.shape),
             "dtype": self.dtype.name,
             "bands": list(self._indexes),

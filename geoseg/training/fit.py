@@ -129,12 +129,7 @@ def _check_model(config: TrainConfig, init: str | Path | None) -> None:
         )
     dates = int(config.arch_args.get("dates", 1))  # a network of dates wants as many bands of each
     with torch.device("meta"):
-        network = build_model(
-            config.arch,
-            in_channels=dates,
-            classes=_channels(config),
-            **config.arch_args,
-        )
+        network = build_model(config.arch, config.arch_args, in_channels=dates, classes=_channels(config))
     if 2 * (margin := int(getattr(network, "margin", 0))) >= config.tile_size:
         raise ConfigError(
             f"tile_size={config.tile_size} leaves nothing to learn from: the network answers for pixels {margin} and "

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,6 +19,9 @@ from geoseg.models.layout import channels_last
 from geoseg.training.augment import change_light, turn_batch
 from geoseg.training.heads import HeadLosses, heads_of
 from geoseg.training.samples import IGNORED, Ground, Statistics, file_list
+
+_AUXILIARY = 0.4
+"""What the loss of an auxiliary head counts for. Source: Zhao et al. 2017, arXiv:1612.01105, section 3.3."""
 
 
 def merge_unknown(logits: Tensor, target: Tensor, known: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -140,7 +143,7 @@ class Segmentation(LightningModule):
         """
         self.chance.manual_seed(self.config.seed * 1_000_003 + self.global_step)
         image, targets = self.prepare(batch)
-        logits = self.network(image)
+        logits, auxiliary = self._answers(image)
         if margin := int(getattr(self.network, "margin", 0)):  # without padding, the edge of a sample is context only
             targets = {name: target[..., margin:-margin, margin:-margin] for name, target in targets.items()}
         heads = self.heads.split(logits)
@@ -151,6 +154,10 @@ class Segmentation(LightningModule):
             loss = loss + self.factor * self.loss.total(terms)
             if index == 0:
                 self.shares = self.loss.gradient_shares(terms, heads[main])
+            if auxiliary is not None:
+                beside = self.partial_terms(self.heads.split(auxiliary)[main], targets["target"], batch["ground"])
+                terms["auxiliary"] = self.loss.total(beside)
+                loss = loss + _AUXILIARY * terms["auxiliary"]
         if self.heads.mixtures:
             further = self.heads.terms(heads, targets)
             if index == 0:
@@ -163,6 +170,13 @@ class Segmentation(LightningModule):
                 f"number. Lower the learning rate (now {self.config.optimizer.lr:g}), or look at these files."
             )
         return {"loss": loss} | {name: value.detach() for name, value in terms.items()}
+
+    def _answers(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and those of the network's auxiliary head if it has one."""
+        if getattr(self.network, "aux_classifier", None) is None:
+            return self.network(image), None
+        logits, auxiliary = cast(Any, self.network).forward_with_auxiliary(image)
+        return logits, auxiliary
 
     def partial_terms(self, logits: Tensor, target: Tensor, grounds: Tensor) -> dict[str, Tensor]:
         """Each group of samples whose labels know the same classes has its own loss; groups count by their samples."""

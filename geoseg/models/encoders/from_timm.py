@@ -36,10 +36,13 @@ class TimmEncoder(Encoder):
                 f"encoder='timm:{name}' needs timm, which cannot be imported ({err}). Install it: "
                 "pip install 'geoseg[timm]'."
             ) from err
+        # Other names make timm fetch or read a description of the network: a checkpoint must not be able to.
+        if not name.replace("_", "").replace(".", "").isalnum() or not timm.is_model(name):
+            raise UsageError(f"encoder='timm:{name}' is unknown. Expected a name of timm.list_models().")
         options = {"output_stride": 32 >> dilated} if dilated else {}
         try:
             self.body = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **options)
-        except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, NotImplementedError) as err:
+        except Exception as err:  # of any kind: each of timm's networks refuses in its own way
             raise UsageError(
                 f"encoder='timm:{name}' cannot be built ({err}). Expected one of "
                 "timm.list_models() that gives features."
