@@ -30,6 +30,7 @@ from geoseg.errors import CheckpointError, OutputError, UsageError
 from geoseg.models import build_model
 
 CLASSES = tuple(ClassInfo(name=name, color="#000000") for name in ("land", "building", "road"))
+MANY = Head(classes=tuple(ClassInfo(name=str(index), color="#000000") for index in range(255)))
 
 
 def a_model(norm="batch"):
@@ -586,11 +587,9 @@ def test_what_a_header_claims_is_checked_against_the_network(tmp_path, changes, 
         {"heads": {"A": Head(task="regression"), "a": Head(task="regression")}},
         {"receptive_radius": 1 << 14},
         {"cell_side": 1 << 16},
-        {"heads": {f"h{i}": Head(task="multilabel", classes=CLASSES * 1) for i in range(60)} | {
-            "many": Head(classes=tuple(ClassInfo(name=str(i), color="#000000") for i in range(255)))} | {
-            f"m{i}": Head(classes=tuple(ClassInfo(name=str(i), color="#000000") for i in range(255))) for i in range(3)}},
+        {"heads": {f"h{index}": MANY for index in range(5)}},
     ],
-)  # fmt: skip
+)
 def test_headers_that_make_no_sense(changes):
     with pytest.raises(ValueError):
         a_header(**changes)

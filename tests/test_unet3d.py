@@ -145,3 +145,18 @@ def test_arguments_out_of_range(arguments):
 def test_wrong_image_shape(shape):
     with pytest.raises(ShapeError, match="Expected"):
         UNet3D(6, 2, dates=2, width=1)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dates", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_convolution_is_pytorchs(dates, bias):
+    ours = Convolution(3, 4, bias=bias).double()
+    image = torch.randn(2, 3, dates, 6, 5, dtype=torch.float64)
+    torch.testing.assert_close(ours(image), F.conv3d(image, ours.weight, ours.bias, padding=1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_date_in_bfloat16(channels):
+    """PyTorch's own gives anything there, NaN among it."""
+    model = settled(UNet3D(channels, 2, width=4))
+    check_bfloat16(model)
