@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +22,16 @@ from geoseg.engine import CellTask, close_readers
 from geoseg.errors import CheckpointError, SceneError, UsageError
 from geoseg.outputs import Outputs
 from geoseg.parallel import Backend, Threads, ordered_map
+from geoseg.plans import plan_for
 from geoseg.predict import Placement
-from geoseg.preflight import agreed, open_scene, open_stack, plan_for, warn_of_differences
+from geoseg.preflight import agreed, open_scene, open_stack, warn_of_differences
 from geoseg.products import Products
 from geoseg.qgis import class_raster_style
 from geoseg.raster import RasterProfile, check_free_space, check_storable, write_cog
 from geoseg.scene import Scene
 from geoseg.scene.stack import Stack
 from geoseg.scores import PROBABILITY_SCALE, Keep, Layer, layers_of
+from geoseg.settings import DEFAULTS, Settings
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
 from geoseg.vectors import check_names, layer_name, polygonize, write_polygons
@@ -42,50 +44,6 @@ _MAX_THREADS = 8
 
 Progress = Callable[[int, int], None]
 """Called with (cells done, cells in all)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What decides pixels beside scene and checkpoint. None or "auto": geoseg knows."""
-
-    bands: Sequence[str | int] | None = None
-    """Band numbers (from 1) or names, in the checkpoint's order; by default matched by name."""
-    nodata: float | None = None
-    """Overrides the value the scene declares as nodata."""
-    aoi: str | Path | None = None
-    """Polygons outside of which nothing is predicted."""
-    tile_size: int | Literal["auto"] | None = None
-    """Side of what the network sees, in pixels."""
-    overlap: int | Literal["auto"] | None = None
-    """Pixels shared by neighbouring tiles: twice the halo."""
-    blend: str = "auto"
-    """crop: each cell is cut out of one tile; taper: tiles are faded into each other; auto."""
-    batch_size: int | Literal["auto"] | None = None
-    """Tiles in one forward pass."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    precision: str = "auto"
-    """auto, float32, bfloat16 or float16."""
-
-    def __post_init__(self) -> None:
-        if self.bands is not None:
-            listed = isinstance(self.bands, Sequence) and not isinstance(self.bands, str)
-            if not listed or not all(isinstance(band, str | int) for band in self.bands):
-                raise UsageError(
-                    f"bands={self.bands!r} is no list of bands. Expected such as (1, 2, 3) or ('red', 'nir')."
-                )
-            object.__setattr__(self, "bands", tuple(self.bands))
-        for name in ("tile_size", "overlap", "batch_size"):
-            value = getattr(self, name)
-            if value not in (None, "auto") and not isinstance(value, int):
-                raise UsageError(f"{name}={value!r} is of the wrong kind. Expected a whole number, 'auto' or None.")
-
-
-DEFAULTS = Settings()
-
-
-def _size(value: int | Literal["auto"] | None) -> int | None:
-    return None if value == "auto" else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,14 +221,16 @@ def _prepare(
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
         fingerprint = source.source.fingerprint()
-        plan = plan_for(source.grid.shape, header, _size(settings.tile_size), _size(settings.overlap), settings.blend)
+        plan = plan_for(
+            source.grid.shape, header, settings.number("tile_size"), settings.number("overlap"), settings.blend
+        )
         _check_margin(plan, max(checkpoint.margin for checkpoint in checkpoints.values()))
         task = CellTask(
             scene=source.source,
             version=json.dumps(fingerprint, sort_keys=True),
             checkpoints=tuple(zip(map(str, paths), [item.header.sha256 for item in checkpoints.values()], strict=True)),
             plan=plan,
-            placement=Placement.resolve(settings.device, settings.precision, _size(settings.batch_size)),
+            placement=Placement.resolve(settings.device, settings.precision, settings.number("batch_size")),
             keep=products.keep,
             area=str(Path(settings.aoi).absolute()) if settings.aoi else None,
         )

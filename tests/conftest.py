@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -22,3 +23,19 @@ def data_folder() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GEOSEG_DATA does not name a folder of labelled imagery")
     return Path(folder)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What is logged from WARNING up."""
+    lines = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            lines.append(record.getMessage())
+
+    handler = Handler(logging.WARNING)
+    logger = logging.getLogger("geoseg")
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)

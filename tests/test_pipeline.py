@@ -19,7 +19,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasters import UTM, contents, digests, noise, write_raster
 
-from geoseg import pipeline, preflight
+from geoseg import pipeline, plans
 from geoseg.checkpoint import ClassInfo, Head, load_checkpoint, save_checkpoint
 from geoseg.errors import GeosegError, OutputExistsError, ResumeError, UsageError
 from geoseg.models import MODELS, build_model
@@ -642,7 +642,7 @@ def unbounded(tmp_path, monkeypatch):
 
 
 def test_unbounded_context_is_blended_the_same_by_any_road(tmp_path, unbounded, monkeypatch):
-    monkeypatch.setattr(preflight, "_TAPERED_BYTES", 3 * 4 * 100**2)
+    monkeypatch.setattr(plans, "_TAPERED_BYTES", 3 * 4 * 100**2)
     scene = write_raster(tmp_path / "scene.tif", noise((3, 250, 300), 1), **UTM)
     products = products_in(tmp_path, **RASTERS)
     done = predict_scene(scene, unbounded, products=products, settings=FLOAT32, backend=Inline())

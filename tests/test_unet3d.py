@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from geoseg.errors import ShapeError, UsageError
 from geoseg.models.fold import fold_batchnorm
 from geoseg.models.receptive import receptive_radius
-from geoseg.models.unet3d import UNet3D
+from geoseg.models.unet3d import Convolution, UNet3D
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +157,9 @@ def test_the_convolution_is_pytorchs(dates, bias):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_one_date_in_bfloat16(channels):
-    """PyTorch's own gives anything there, NaN among it."""
+    """PyTorch's own convolution gives anything there, NaN among it."""
     model = settled(UNet3D(channels, 2, width=4))
-    check_bfloat16(model)
+    image = torch.randn(2, channels, 32, 32)
+    with torch.no_grad():
+        reference, fast = model(image), copy.deepcopy(model).bfloat16()(image.bfloat16()).float()
+    assert (fast - reference).abs().mean() < 0.1 * reference.std()

@@ -51,7 +51,7 @@ GOOD_FOR: dict[str, str] = {
     "fcn8s": "areas rather than outlines; from VGG's weights",
     "fcn_resnet50": "land cover; from ImageNet's or COCO's weights",
     "fcn_resnet101": "land cover with much data; half as slow again",
-    "segnet": "outlines in little memory; learns slowly from scratch",
+    "segnet": "areas, from VGG's weights; learns slowly from scratch",
     "deeplabv3plus": "large things, wide context; from ImageNet's weights",
 }
 """Name of an architecture -> what it is good for, in a few words."""

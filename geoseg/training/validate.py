@@ -10,8 +10,8 @@ from torch import nn
 from geoseg.checkpoint import Head, Header
 from geoseg.engine import cells
 from geoseg.metrics import ConfusionMatrix
+from geoseg.plans import plan_for
 from geoseg.predict import Placement, Runner
-from geoseg.preflight import plan_for
 from geoseg.scores import Decision, Scores
 from geoseg.training.samples import Ground
 from geoseg.windows import Window

@@ -59,8 +59,9 @@ def forward(scene: str, checkpoint: str, precision: str) -> None:
     from geoseg.checkpoint import load_checkpoint
     from geoseg.engine import load_predictor
     from geoseg.pipeline import default_backend
+    from geoseg.plans import plan_for
     from geoseg.predict import Placement, tune_malloc
-    from geoseg.preflight import open_scene, plan_for
+    from geoseg.preflight import open_scene
 
     tune_malloc()
     header = load_checkpoint(checkpoint).header
