@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterable, Mapping
@@ -133,7 +134,8 @@ class Outputs:
 def _temporary(final: Path, run: str, side: str = "") -> Path:
     """One file per output and run, hidden, with the ending that drivers go by, and no longer than a name may be."""
     digest = zlib.crc32(f"{final.name}\n{run}".encode(errors="surrogateescape"))
-    return final.with_name(f".{final.stem[:40]}.{digest:08x}.part{final.suffix}{side}")
+    stem = re.sub(r"[^\w-]", "_", final.stem[:40])  # drivers read more into a name than its letters
+    return final.with_name(f".{stem}.{digest:08x}.part{final.suffix}{side}")
 
 
 def _is_leftover(final: Path, run: str, side: str = "") -> bool:

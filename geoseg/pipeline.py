@@ -204,7 +204,8 @@ def _prepare(
     if not isinstance(settings, Settings) or not isinstance(products, Products | None):
         raise UsageError("products or settings are of the wrong kind. Expected Products(labels=PATH) and Settings().")
     if len(set(models)) < max(len(models), 1):
-        raise UsageError(f"models={models!r}: none, or one twice. Expected at least one, each named once.")
+        said = f"{models[0]} is named twice" if models else "no model is named"
+        raise UsageError(f"--model: {said}. Expected at least one, and different ones.")
     if not scenes:
         raise UsageError("no scene is given. Expected at least one.")
     products = products or Products.beside_caller(scenes[0], models)

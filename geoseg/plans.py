@@ -13,6 +13,7 @@ _WASTE = 4.0
 """Forward pixels per output pixel from which a tile size is worth a warning: as much as half-overlapping tiles cost."""
 _TAPERED_BYTES = 160 << 20
 """Memory for the running sums of a cell of blended tiles: larger cells compute less twice."""
+_LARGEST_TILE = 1 << 15
 _BLOCK = 512
 """Side of a block of the rasters written."""
 
@@ -40,9 +41,14 @@ def plan_for(
     """
     if blend not in ("auto", "crop", "taper"):
         raise UsageError(f"blend={blend!r} is unknown. Expected auto, crop or taper.")
-    if blend == "taper" or (blend == "auto" and header.receptive_radius is None):
-        return _tapered(shape, header, tile_size, overlap)
-    return _cropped(shape, header, tile_size, overlap)
+    taper = blend == "taper" or (blend == "auto" and header.receptive_radius is None)
+    plan = (_tapered if taper else _cropped)(shape, header, tile_size, overlap)
+    if plan.tile_size > _LARGEST_TILE:
+        raise UsageError(
+            f"--tile-size and --overlap give tiles of {plan.tile_size} pixels a side, which no memory holds. Expected "
+            f"at most {_LARGEST_TILE}. Leave them to geoseg."
+        )
+    return plan
 
 
 def _cropped(shape: tuple[int, int], header: Header, tile_size: int | None, overlap: int | None) -> Plan:
@@ -102,7 +108,7 @@ def _overlap(given: int | None, enough: int, unit: int) -> int:
     if given % unit:
         raise UsageError(
             f"--overlap {given} does not fit the model. Expected a multiple of {unit}. "
-            f"Try {round(given / unit) * unit}, or auto for {enough}."
+            f"Try {-(-given // unit) * unit}, or auto for {enough}."
         )
     return given
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from geoseg.checkpoint import Header
 from geoseg.errors import BandError, UsageError
-from geoseg.scene import Band, Scene
+from geoseg.scene import Scene
+from geoseg.scene.opening import driver_for, is_remote
 from geoseg.scene.stack import Stack
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ def agreed(models: Mapping[str, Header]) -> Header:
         ):
             if ours != theirs:
                 raise UsageError(
-                    f"{name} and {first} differ in their {what}: {theirs} and {ours}. Expected models of the same "
-                    "bands and classes. Predict with one at a time."
+                    f"{first} and {name} differ in their {what}: {ours} and {theirs}. Expected models of the same "
+                    "bands, tasks and classes. Predict with one at a time."
                 )
     if not others:
         return header
@@ -63,6 +64,17 @@ def _outline(header: Header) -> list[str]:
         f"{name}: {head.task} {', '.join(item.name for item in head.classes)}{head.unit}".strip()
         for name, head in header.heads.items()
     ]
+
+
+def check_files(paths: Sequence[str | Path]) -> None:
+    """Refuse files that are missing, or of no accepted format, without opening them; URLs pass.
+
+    Raises:
+        SceneError: Names the first that cannot be read.
+    """
+    for path in map(str, paths):
+        if not is_remote(path):
+            driver_for(path)
 
 
 def open_scene(path: str | Path, header: Header, bands: Sequence[str | int] | None, nodata: float | None) -> Scene:
@@ -131,7 +143,7 @@ def _open(
     """The scene with the bands of the names `wanted`; `says` is what a message has of the model."""
     if bands is None:
         with Scene.open(path, nodata=nodata) as scene:
-            bands = _match(str(path), scene.bands, wanted, says)
+            bands = _match(str(path), scene, wanted, says)
     if len(bands) != len(wanted):
         raise BandError(f"{path}: {len(bands)} bands chosen; {says}. Expected as many.")
     scene = Scene.open(path, bands=bands, nodata=nodata)
@@ -154,17 +166,23 @@ def _check_nodata(path: str, dtype: np.dtype, nodata: float | None) -> None:
         )
 
 
-def _match(path: str, bands: Sequence[Band], wanted: Sequence[str], says: str) -> list[str | int]:
+def _match(path: str, scene: Scene, wanted: Sequence[str], says: str) -> list[str | int]:
+    bands = scene.bands
     names = [band.name.lower() for band in bands]
     lowered = [name.lower() for name in wanted]
     if len(set(lowered)) == len(lowered) and all(names.count(name) == 1 for name in lowered):
         return [bands[names.index(name)].index for name in lowered]
     if len(bands) != len(wanted):
         if len(bands) < len(wanted):
-            raise BandError(
-                f"{path} has {_count(names)}; {says}. Expected all of them. Bands or dates in files of their own are "
-                "read as one scene with --stack, in the model's order."
+            colors = [name if name in ("red", "green", "blue", "nir") else "undefined" for name in names]
+            colors.insert((scene.alpha or 1) - 1, "undefined")
+            way_out = (
+                "Bands or dates in files of their own are read as one scene with --stack, in the model's order."
+                if scene.alpha is None
+                else f"Its band {scene.alpha} is marked as alpha, which says what is opaque and is no data. If it is "
+                f"data, say so: rio edit-info --colorinterp {','.join(colors)} {path}."
             )
+            raise BandError(f"{path} has {_count(names)}; {says}. Expected all of them. {way_out}")
         raise BandError(
             f"{path} has {_count(names)}; {says}. "
             f"Choose them with --bands, for example --bands {','.join(str(b.index) for b in bands[: len(wanted)])}."

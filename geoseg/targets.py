@@ -211,10 +211,11 @@ def _read(path: Path, layer: str | None, invalid_geometry: InvalidGeometry) -> l
     try:
         with _warnings_logged(path):
             # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
-            layers = [str(name) for name, geometry in pyogrio.list_layers(source) if geometry is not None]
+            found = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
+            layers = list(found)
             if layer is not None and layer not in layers:
                 raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(layers)}.")
-            frames = [_read_layer(source, driver, name) for name in ([layer] if layer else layers)]
+            frames = [_read_layer(source, driver, name) for name in ([layer] if layer else _solid(found, path))]
     except (DataSourceError, DataLayerError, GEOSException) as err:
         raise LabelsError(f"{path} cannot be read ({err}). Expected {_FORMAT_NAMES}.") from err
     frames = [_usable(frame, path, invalid_geometry) for frame in frames]
@@ -222,6 +223,15 @@ def _read(path: Path, layer: str | None, invalid_geometry: InvalidGeometry) -> l
     if not frames:
         raise LabelsError(f"{path} has no polygons. Expected at least one.")
     return frames
+
+
+def _solid(layers: dict[str, str], path: Path) -> list[str]:
+    """The layers that may hold polygons, where any does: lines and points beside them are other things."""
+    flat = [name for name, kind in layers.items() if "Line" in kind or "Point" in kind]
+    if not flat or len(flat) == len(layers):
+        return list(layers)
+    log.info("%s: layers without polygons (%s) are left aside", path, ", ".join(flat))
+    return [name for name in layers if name not in flat]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from affine import Affine
 from checkpoints import write_checkpoint
 from click.testing import CliRunner
-from rasters import contents, noise, write_raster
+from rasters import UTM, contents, noise, write_raster
 from safetensors.torch import load_file, save_file
 
 from geoseg import checkpoint, engine
@@ -324,11 +324,11 @@ def test_sizes_that_do_not_fit(folder):
     refuse("scene.tif", "--tile-size", "85", code=2, says="Try 84, or auto for 84")
     refuse("scene.tif", "--tile-size", "0", code=2, says="Try 22, or auto")
     refuse("scene.tif", "--tile-size", "20", code=2, says="Try 22, or auto")
-    refuse("scene.tif", "--overlap", "21", code=2, says="Try 20, or auto for 20")
-    refuse("scene.tif", "--overlap", "1", code=2, says="Try 0, or auto for 20")
+    refuse("scene.tif", "--overlap", "21", code=2, says="Try 24, or auto for 20")
+    refuse("scene.tif", "--overlap", "1", code=2, says="Try 4, or auto for 20")
     for option in ("--tile-size", "--overlap", "--batch-size"):
         for value in ("-4", "big", "1.5", ""):
-            refuse("scene.tif", option, value, code=2, says="neither a whole number nor 'auto'")
+            refuse("scene.tif", option, value, code=2, says="neither a whole number of at least 0 nor 'auto'")
     refuse("scene.tif", "--batch-size", "0", code=2, says="batch")
 
 
@@ -509,14 +509,18 @@ def test_one_name_for_several_scenes(three, option):
 
 
 def test_the_first_scene_that_fails_ends_the_run(three):
-    done = run("b.tif", "missing.tif", "c.tif", "-m", "tiny.safetensors")
+    data = bytearray(Path("c.tif").read_bytes())
+    Path("c.tif").write_bytes(data[: len(data) // 2])
+    done = run("b.tif", "c.tif", "scene.tif", "-m", "tiny.safetensors")
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "b_tiny.tif\n", 1)
-    assert done.stderr.startswith("Error: missing.tif cannot be opened (No such file")
+    assert done.stderr.startswith("Error: ")
+    assert "c.tif cannot be read at rows" in done.stderr
     assert done.stderr.endswith(
-        "This was scene 2 of 3: missing.tif. Those before it are finished: leave them out to go on.\n"
+        "This was scene 2 of 3: c.tif. Those before it are finished: leave them out to go on.\n"
     )
     assert Path("b_tiny.tif").exists()
-    assert not Path("c_tiny.tif").exists()
+    assert not Path("scene_tiny.tif").exists()
+    Path("c.tif").write_bytes(data)
     Path("c_tiny.tif").touch()
     says = refuse("c.tif", "scene.tif", code=2, says="c_tiny.tif exists.")
     assert says.endswith("This was scene 1 of 2: c.tif.\n")
@@ -597,3 +601,20 @@ def test_a_bad_block_of_a_later_date(dates):
     content[offset : offset + 100] = b"\xff" * 100
     path.write_bytes(content)
     refuse("scene.tif", "bad.tif", "--stack", model="dates.safetensors", code=1, says="bad.tif cannot be read at rows")
+
+
+def test_the_last_of_several_scenes_is_looked_for_before_the_first_is_predicted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_raster(tmp_path / "a.tif", noise((3, 20, 30), 1), **UTM)
+    result = CliRunner().invoke(geoseg, ["predict", "a.tif", "nope.tif"])
+    assert result.exit_code == 1
+    assert "nope.tif cannot be opened" in result.stderr
+    assert not list(tmp_path.glob("*_unet*"))
+
+
+def test_names_with_signs_that_drivers_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_raster(tmp_path / "a;b=c,d.tif", noise((3, 20, 30), 1), **UTM)
+    result = CliRunner().invoke(geoseg, ["predict", "a;b=c,d.tif", "--vectors", "a;b=c,d.gpkg"])
+    assert result.exit_code == 0, result.stderr
+    assert {path.suffix for path in tmp_path.iterdir()} == {".tif", ".gpkg", ".qml", ".xml"}

@@ -83,3 +83,10 @@ class TestFold:
         model = UNet(3, 2, width=2, depth=1, norm="none").eval()
         image = torch.randn(1, 3, 8, 8)
         assert torch.equal(fold_batchnorm(model)(image), model(image))
+
+
+def test_arguments_of_an_architecture_are_known_or_named_with_the_nearest():
+    with pytest.raises(UsageError, match=r"unet has no argument 'widht'\. Did you mean 'width'\?"):
+        build_model("unet", {"widht": 4}, in_channels=3, classes=2)
+    with pytest.raises(UsageError, match="takes 'classes' from"):
+        build_model("unet", {"classes": 4}, in_channels=3, classes=2)

@@ -148,3 +148,9 @@ def test_another_gsd_is_one_line(tmp_path, warnings, meters, told):
     assert len(warnings) == told
     if told:
         assert f"{meters:.3g} m per pixel; the model was trained on 0.2 to 0.5 m" in warnings[0]
+
+
+def test_a_data_band_that_is_marked_as_alpha_is_named_with_the_way_out(tmp_path):
+    path = scene(tmp_path / "a.tif", 4, [R, G, B, ColorInterp.alpha])
+    with pytest.raises(BandError, match=r"Its band 4 is marked as alpha.*--colorinterp red,green,blue,undefined "):
+        chosen(path, header_for("red", "green", "blue", "nir"))

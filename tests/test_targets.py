@@ -335,3 +335,16 @@ def test_reading_touches_nothing_beside_the_file(tmp_path):
     read_labels(path, grid=grid, class_names=CLASSES[:2])
     assert [entry.name for entry in tmp_path.iterdir()] == ["labels.gpkg"]
     assert path.read_bytes() == before
+
+
+def test_lines_beside_polygons_are_left_aside(tmp_path):
+    box = gpd.GeoDataFrame(geometry=[shapely.box(1, 1, 4, 4)])
+    line = gpd.GeoDataFrame(geometry=[shapely.LineString([(0, 0), (5, 5)])])
+    path = tmp_path / "town.gpkg"
+    box.to_file(path, layer="buildings")
+    line.to_file(path, layer="centrelines")
+    grid = Grid(shape=(6, 6), transform=Affine.identity(), crs=None)
+    labels = read_labels(path, grid=grid, class_names=("background", "building"))
+    assert labels.target(grid.window).sum() == 9
+    with pytest.raises(LabelsError, match="no polygons"):
+        read_labels(path, grid=grid, class_names=("background", "building"), layer="centrelines")

@@ -41,7 +41,7 @@ class AutoInt(click.ParamType):
         except ValueError:
             number = -1
         if number < 0:
-            self.fail(f"{value!r} is neither a whole number nor 'auto'.", param, ctx)
+            self.fail(f"{value!r} is neither a whole number of at least 0 nor 'auto'.", param, ctx)
         return number
 
 
@@ -189,6 +189,7 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
     from geoseg.parallel import backend_from
     from geoseg.pipeline import Settings, predict_scene
     from geoseg.predict import tune_malloc, tune_worker
+    from geoseg.preflight import check_files
 
     tune_malloc()
     backend = None  # predict_scene knows how many threads
@@ -198,6 +199,7 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
     names = ("bands", "nodata", "aoi", "tile_size", "overlap", "blend", "batch_size", "device", "precision")
     settings = Settings(**{name: options[name] for name in names})
     said = []
+    check_files(scenes)  # a slip in the last name need not come up hours later
     for number, (scene, products) in enumerate(runs, start=1):
         told = _told(scene[0], number, len(runs))
         with told, progress_bar("cells") as progress, _resumable(progress) as counted:

@@ -7,13 +7,13 @@ logits are smaller by that much on each side. One with attention gates has `atte
 `forward_with_attention`, which returns the logits and a map (N, 1, H, W) in [0, 1] for each gate.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
-from geoseg.errors import UsageError
+from geoseg.errors import UsageError, nearest
 from geoseg.models.attention_unet import AttentionUNet
 from geoseg.models.deeplabv3plus import DeepLabV3Plus
 from geoseg.models.fcn import FCN8s, FCN16s, FCN32s
@@ -73,13 +73,19 @@ def build_model(
         UsageError: If there is no such architecture, or it does not take these arguments.
     """
     if arch not in MODELS:
-        near = get_close_matches(arch, MODELS, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"architecture={arch!r} is unknown. {hint}Expected one of: {', '.join(MODELS)}.")
+        raise UsageError(
+            f"architecture={arch!r} is unknown.{nearest(arch, MODELS)} Expected one of: {', '.join(MODELS)}."
+        )
     given = {**(arch_args or {}), **more}
     if reserved := sorted({"in_channels", "classes"} & given.keys()):
         raise UsageError(
             f"architecture {arch} takes {reserved[0]!r} from bands and classes. Expected its own arguments alone."
+        )
+    known = [name for name in inspect.signature(MODELS[arch]).parameters if name not in ("in_channels", "classes")]
+    if unknown := [name for name in given if name not in known]:
+        raise UsageError(
+            f"architecture {arch} has no argument {unknown[0]!r}.{nearest(unknown[0], known)} "
+            f"Expected some of: {', '.join(known)}."
         )
     try:
         return MODELS[arch](in_channels, classes, **given)

@@ -166,6 +166,11 @@ class Scene:
         return tuple(self._dataset.nodatavals[index - 1] for index in self._indexes)
 
     @property
+    def alpha(self) -> int | None:
+        """Number of the band that says what is opaque, and holds no data; None where there is none."""
+        return self._alpha
+
+    @property
     def gcps(self) -> tuple[list[GroundControlPoint], Any] | None:
         """Ground control points and their CRS (or None), if they place the scene; for the writer to carry."""
         points, crs = self._dataset.gcps

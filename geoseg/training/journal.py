@@ -14,6 +14,7 @@ from torch import nn
 
 from geoseg.checkpoint import Header, save_checkpoint
 from geoseg.config import dump_config
+from geoseg.errors import OutputError
 from geoseg.predict import Placement
 from geoseg.training.samples import Ground
 from geoseg.training.task import Segmentation, rate
@@ -141,7 +142,10 @@ class Journal(Callback):
 
     def save(self, network: nn.Module, scores: Validation) -> None:
         """Write the checkpoint with what it reached on each validation source; the configuration beside it."""
-        self.run.mkdir(exist_ok=True)
+        try:
+            self.run.mkdir(exist_ok=True)
+        except OSError as err:
+            raise OutputError(f"{self.run} cannot be made ({err.strerror}). Expected a writable folder.") from err
         metrics: dict[str, Any] = {"iou": scores.iou} | ({"further": scores.further} if scores.further else {})
         header = self.header.model_copy(update={"metrics": metrics})
         save_checkpoint(self.run / CHECKPOINT, header, network.state_dict())
