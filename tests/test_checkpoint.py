@@ -566,7 +566,7 @@ def test_heads_that_make_no_sense(wrong):
     ("changes", "says"),
     [
         ({"arch_args": {"width": 1, "depth": 1, "classes": 3}}, "takes 'classes' from bands and classes"),
-        ({"arch_args": {"width": 1, "depth": 1, "arch": "x"}}, "cannot be built"),
+        ({"arch_args": {"width": 1, "depth": 1, "arch": "x"}}, "has no argument 'arch'"),
         ({"receptive_radius": None}, "receptive_radius=None cannot be"),
         (
             {"arch_args": {"width": 1, "depth": 1, "padding": "valid"}, "receptive_radius": 7},

@@ -750,7 +750,7 @@ def test_several_models_are_one(tmp_path, models):
     with rasterio.open(out / "out.tif") as src:
         assert src.tags()["GEOSEG_CHECKPOINT"] == "+".join(load_checkpoint(model).header.sha256 for model in both)
 
-    with pytest.raises(UsageError, match="one twice"):
+    with pytest.raises(UsageError, match="is named twice"):
         predict_scene(scene, [both[0], both[0]], products=products, overwrite=True)
     with pytest.raises(UsageError, match="differ in their bands"):
         predict_scene(scene, [both[0], models(4)], products=products, overwrite=True)

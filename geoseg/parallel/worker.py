@@ -7,6 +7,7 @@ import pickle
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ SETTINGS: dict[str, Any] = {
     "distributed.diagnostics.nvml": False,
 }
 """Dask's settings for a cluster that nobody looks at."""
+
+_TRIES = 250
+"""At removing the scratch folder, 20 ms apart."""
 
 _own_note: Path | None = None
 """Where this process, if it is a local worker, says what it is at."""
@@ -56,7 +60,12 @@ def serve(address: str, folder: str) -> None:
 
 def _leave_with_parent(folder: str) -> None:
     os.read(0, 1)  # nothing more is ever written: this returns when the parent's end is closed
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(_TRIES):
+        # This process's own main thread, or another worker, may put a file there while it is emptied.
+        shutil.rmtree(folder, ignore_errors=True)
+        if not Path(folder).exists():
+            break
+        time.sleep(0.02)
     os._exit(0)
 
 
