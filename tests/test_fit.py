@@ -555,7 +555,6 @@ def test_a_regression_alone(three_heads, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"heads": {"a": {"classes": ["x", "y"]}, "b": {"classes": ["x", "y"]}}}, "several of exclusive classes"),
         ({"heads": {"a": {"classes": ["x"]}}}, "takes 2 to 254"),
         ({"heads": {"a": {"task": "regression", "classes": ["x"]}}}, "takes 0 to 0"),
         ({"heads": {"a": {"task": "multilabel", "classes": ["x", "x"]}}}, "twice"),
@@ -600,3 +599,37 @@ def test_an_auxiliary_head_is_trained_along(squares, tmp_path):
     train_model(load_config(None, squares | args), tmp_path / "run", on_epoch=epochs.append)
     assert epochs[-1].terms["auxiliary"] > 0
     assert "auxiliary" not in epochs[-1].shares
+
+
+def test_a_network_of_dates_says_the_classes_of_each(tmp_path):
+    """Squares that move from one date to the next: a head for each slice, in the order of their names."""
+    rng = np.random.default_rng(0)
+    scenes, targets = [], []
+    for date in range(2):
+        truth = np.zeros((1, 160, 192), np.uint8)
+        for row in range(8 + 10 * date, 150, 24):
+            for col in range(8, 180, 24):
+                truth[0, row : row + 9, col : col + 11] = 1
+        data = rng.integers(20, 80, (3, 160, 192), dtype=np.uint8) + 120 * truth
+        scenes.append(str(write_raster(tmp_path / f"date_{date}.tif", data)))
+        targets.append(str(write_raster(tmp_path / f"truth_{date}.tif", truth)))
+    heads = {f"date_{date}": {"classes": ["background", "building"]} for date in range(2)}
+    source = {"scene": scenes, "labels": targets[0], "targets": {"date_1": targets[1]}}
+    changes = {
+        "arch": "unet3d", "arch_args": {"width": 2, "depth": 2, "dates": 2, "output": "slice"}, "heads": heads,
+        "data.sources": [source], "epochs": 6, "steps_per_epoch": 25, "batch_size": 4, "tile_size": 48,
+        "optimizer.lr": 0.01,
+    }  # fmt: skip
+    plain = {key: value for key, value in TINY.items() if key not in ("classes", "arch_args")}
+    config = load_config(None, plain | changes)
+    assert (config.main_head, list(config.further_heads)) == ("date_0", ["date_1"])
+    epochs: list[Epoch] = []
+    path = train_model(config, tmp_path / "run", device="cpu", on_epoch=epochs.append)
+    assert epochs[-1].iou["building"] > 0.7
+    assert epochs[-1].further["date_1.building"] > 0.7
+
+    predict_scene(scenes, path, products=Products(labels=tmp_path / "out.tif"))
+    for date in range(2):
+        with rasterio.open(tmp_path / f"out_date_{date}.tif") as src, rasterio.open(targets[date]) as truth:
+            found, there = src.read(1) == 1, truth.read(1) == 1
+        assert (found & there).sum() / (found | there).sum() > 0.7

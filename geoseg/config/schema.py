@@ -122,8 +122,8 @@ class _Source(_Strict):
     zoom: Range | None = None
     """Overrides `augmentation.zoom` for this source."""
     targets: dict[str, str] = {}
-    """Label rasters of the further heads: head -> path, or glob pattern in a folder. multilabel: a band for each class
-    of 0 and 1, 255 is unknown; regression: one band of values."""
+    """Label rasters of the further heads: head -> path, or glob pattern in a folder. One band of class indices, 255 is
+    unknown; multilabel: a band for each class of 0 and 1, 255 is unknown; regression: one band of values."""
     weight: Annotated[float, Field(ge=0)] = 1.0
     """How often windows are drawn here, relative to the other sources; 0 leaves the source out."""
 
@@ -274,7 +274,7 @@ class TrainConfig(_Strict):
     """By index; the first is the background."""
     heads: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")], HeadConfig] = {}
     """Several outputs instead of one, such as {surface: {classes: [background, building]}, height: {task: regression}}.
-    The head of exclusive classes, at most one, takes the place of `classes` and `task`, and its labels are the
+    The first head of exclusive classes, by name, takes the place of `classes` and `task`, and its labels are the
     sources' `labels`; those of the others are their `targets`."""
     task: Literal["multiclass", "binary"] = "multiclass"
     """multiclass: a logit for each class. binary: a single logit says whether a pixel is of the second of two."""
@@ -309,12 +309,8 @@ class TrainConfig(_Strict):
         heads = given.get("heads") if isinstance(given, Mapping) else None
         if not isinstance(heads, Mapping):
             return given
-        parsed = {name: HeadConfig.model_validate(head) for name, head in heads.items()}
+        parsed = {name: HeadConfig.model_validate(head) for name, head in sorted(heads.items())}
         main = [head for head in parsed.values() if head.exclusive]
-        if len(main) > 1:
-            raise ValueError(
-                "heads: has several of exclusive classes. Expected at most one; make the others multilabel"
-            )
         if not main:
             return given
         own = {"classes": main[0].classes, "task": main[0].task}
@@ -362,13 +358,14 @@ class TrainConfig(_Strict):
 
     @property
     def main_head(self) -> str | None:
-        """Name of the head of exclusive classes; None where there is none."""
-        return next((name for name, head in self.heads.items() if head.exclusive), None if self.heads else "main")
+        """Name of the head that the sources' `labels` are of: the first of exclusive classes, None without any."""
+        heads = sorted(self.heads.items())
+        return next((name for name, head in heads if head.exclusive), None if heads else "main")
 
     @property
     def further_heads(self) -> dict[str, HeadConfig]:
         """The other heads, by name."""
-        return {name: head for name, head in sorted(self.heads.items()) if not head.exclusive}
+        return {name: head for name, head in sorted(self.heads.items()) if name != self.main_head}
 
     @property
     def steps(self) -> int:

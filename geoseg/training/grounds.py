@@ -161,7 +161,7 @@ class _Loader:
     def _further(self, paths: Mapping[str, Path], grid: Grid) -> Further:
         """How the targets of the further heads are had; NaN where a source has none."""
         heads = self.config.further_heads
-        counts = {name: len(head.classes) or 1 for name, head in heads.items()}
+        counts = {name: len(head.classes) if head.task == "multilabel" else 1 for name, head in heads.items()}
         for name, path in paths.items():
             with Scene.open(path) as scene:
                 if scene.grid.shape != grid.shape:
@@ -170,7 +170,7 @@ class _Loader:
                 if len(scene.bands) != counts[name]:
                     raise LabelsError(
                         f"{path} has {len(scene.bands)} bands. Expected {counts[name]}: head {name!r} is "
-                        f"{heads[name].task}{', a band for each class' if heads[name].classes else ''}."
+                        f"{heads[name].task}{', a band for each class' if counts[name] > 1 else ''}."
                     )
 
         def read(window: Window) -> dict[str, np.ndarray]:
@@ -182,8 +182,9 @@ class _Loader:
                 values[:, ~tile.valid] = np.nan
                 if heads[name].classes:
                     values[values == IGNORED] = np.nan
-                    if (odd := values[~np.isin(values, (0, 1)) & ~np.isnan(values)]).size:
-                        raise LabelsError(f"{path} has the value {odd[0]:g}. Expected 0, 1, or 255 for unknown.")
+                    most = len(heads[name].classes) - 1 if heads[name].exclusive else 1
+                    if (odd := values[~np.isin(values, range(most + 1)) & ~np.isnan(values)]).size:
+                        raise LabelsError(f"{path} has the value {odd[0]:g}. Expected 0 to {most}, or 255 for unknown.")
                 found[name] = values
             return found
 

@@ -60,7 +60,7 @@ def check_losses(mixture: Mixture, task: str, classes: int, said: str) -> None:
 
 
 class HeadLosses(nn.Module):
-    """The losses of the further heads of a run."""
+    """The losses of the further heads of a run: of all but the one that the sources' `labels` are of."""
 
     def __init__(self, config: TrainConfig, heads: Mapping[str, Head]) -> None:
         """Read the losses of every head but the one of exclusive classes.
@@ -74,8 +74,8 @@ class HeadLosses(nn.Module):
         self.weights = {name: head.weight for name, head in config.further_heads.items()}
         self.mixtures = nn.ModuleDict()
         for name, head in config.further_heads.items():
-            text = head.loss or _LOSSES[head.task]
-            mixture = parse_mixture(text, task="multilabel" if head.task == "multilabel" else "multiclass")
+            text = head.loss or _LOSSES.get(head.task, config.loss)
+            mixture = parse_mixture(text, task="multiclass" if head.task == "regression" else head.task)
             check_losses(mixture, head.task, len(head.classes), f"heads.{name}.loss={text!r}")
             self.mixtures[name] = mixture
 
@@ -94,11 +94,17 @@ class HeadLosses(nn.Module):
         return found
 
     def target(self, name: str, values: Tensor) -> Tensor:
-        """What a head's logits are to become: (N, K, H, W) 0, 1 or 255, or (N, 1, H, W) values, NaN where unknown."""
+        """What a head's logits are to become, from (N, bands, H, W) with NaN where nothing is known.
+
+        Returns:
+            (N, H, W) class indices or 255; of labels (N, K, H, W) 0, 1 or 255; of values (N, 1, H, W) in standard
+            deviations, NaN where unknown.
+        """
         head = self.heads[name]
         if head.task == "regression":
             return (values - head.offset) / head.scale
-        return torch.where(values.isnan(), torch.full_like(values, IGNORED), values).long()
+        known = torch.where(values.isnan(), torch.full_like(values, IGNORED), values).long()
+        return known[:, 0] if head.exclusive else known
 
     def gradient_shares(self, terms: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> dict[str, float]:
         """What each term of what `terms` gave has of its head's gradient, by the same names."""
@@ -114,7 +120,7 @@ class HeadLosses(nn.Module):
         for name, mixture in self.mixtures.items():
             assert isinstance(mixture, Mixture)  # noqa: S101
             if mixture.needs_counts:
-                mixture.count([int(n) for n in sum((g.further[name] == 1).sum((1, 2)) for g in grounds)])
+                mixture.count(_pixels([ground.further[name] for ground in grounds], self.heads[name]))
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of what `terms` gave, over all heads."""
@@ -124,3 +130,10 @@ class HeadLosses(nn.Module):
             own = {loss: terms[f"{name}.{loss}"] for loss in mixture.factors}
             sums.append(self.weights[name] * mixture.total(own))
         return torch.stack(sums).sum()
+
+
+def _pixels(targets: Sequence[np.ndarray], head: Head) -> list[int]:
+    """How many pixels have each class, or each label."""
+    if head.exclusive:
+        return [sum(int((target == value).sum()) for target in targets) for value in range(len(head.classes))]
+    return [sum(int((target[value] == 1).sum()) for target in targets) for value in range(len(head.classes))]

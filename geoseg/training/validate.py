@@ -46,7 +46,7 @@ def validate(
     # The runner folds and casts what it is given.
     model, decision = copy.deepcopy(network), Decision(heads=header.heads)
     runner = Runner(model, mean=header.mean, std=header.std, decision=decision, placement=placement)
-    main = next((name for name, head in header.heads.items() if head.exclusive), None)
+    main = next((name for name, head in header.heads.items() if head.exclusive), None)  # as `TrainConfig.main_head`
     names = [item.name for item in header.heads[main].classes] if main else []
     matrices: dict[str, ConfusionMatrix] = {}
     further = {name: _Further(head) for name, head in header.heads.items() if name != main}
@@ -86,7 +86,11 @@ class _Further:
             self.square += float(np.square(error).sum())
             self.absolute += float(np.abs(error).sum())
             return
-        yes, true = (found == 1) & known, (truth == 1) & known
+        if self.head.exclusive:
+            values = np.arange(len(self.head.classes))[:, None, None]
+            yes, true = (found == values) & known, (truth == values) & known
+        else:
+            yes, true = (found == 1) & known, (truth == 1) & known
         self.hits += (yes & true).sum((1, 2))
         self.union += (yes | true).sum((1, 2))
 
@@ -100,7 +104,7 @@ class _Further:
             return own, 1 - mean / self.head.scale**2
         iou = [float(h / u) if u else None for h, u in zip(self.hits, self.union, strict=True)]
         own = {item.name: value for item, value in zip(self.head.classes, iou, strict=True)}
-        return own, _mean(iou)
+        return own, mean_foreground(own) if self.head.exclusive else _mean(iou)
 
 
 def _summary(
