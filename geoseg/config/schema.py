@@ -3,66 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from geoseg.config.fields import Count, Positive, Range, Share, Strict
+from geoseg.config.sources import TRAINING_SEEDS, SceneSource, Source, TownSource
 from geoseg.errors import nearest
-
-TRAINING_SEEDS = 1_000_000
-"""Synthetic towns for training have seeds below this; those of `geoseg demo` and of tests lie above it."""
 
 PALETTE = ("#1a1a1a", "#e6194b", "#ffe119", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#9a6324")
 """Colours of classes that name none, in order."""
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
-
-def _not_empty(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    left, top, right, bottom = box
-    if right <= left or bottom <= top:
-        raise ValueError("is empty")
-    return box
-
-
-def _rising(ends: tuple[float, float]) -> tuple[float, float]:
-    if ends[0] > ends[1]:
-        raise ValueError("runs downwards")
-    return ends
-
-
-# The descriptions are what errors say was expected, where the type alone does not tell.
-Edge = Annotated[int, Field(ge=0)]
-Box = Annotated[
-    tuple[Edge, Edge, Edge, Edge],
-    AfterValidator(_not_empty),
-    Field(description="a window [left, top, right, bottom]: whole numbers from 0, with left < right and top < bottom"),
-]
-"""A window as people write it: left, top, right, bottom in pixels, right and bottom excluded."""
-Range = Annotated[
-    tuple[Positive, Positive],
-    AfterValidator(_rising),
-    Field(description="two numbers above 0, [low, high] with low <= high"),
-]
-FilePath = Annotated[str, Field(description="a path")]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ClassConfig(_Strict):
+class ClassConfig(Strict):
     """One class; its index is its place in the list."""
 
     name: Annotated[str, Field(pattern=r"^[^\s,:][^,:]*$", description="a name without commas and colons")]
@@ -75,7 +26,7 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class HeadConfig(_Strict):
+class HeadConfig(Strict):
     """One of several outputs that share a network."""
 
     task: Literal["multiclass", "binary", "multilabel", "regression"] = "multiclass"
@@ -110,131 +61,66 @@ class HeadConfig(_Strict):
         return self.task in ("multiclass", "binary")
 
 
-class _Source(_Strict):
-    known: tuple[str, ...] | None = None
-    """Classes these labels tell apart; where none of them is drawn lies any of the others. None: all classes."""
-    values: Annotated[dict[int, str], Field(description="class names by pixel value, such as {1: building}")] | None = (
-        None
-    )
-    """Value in a label raster -> class; values not listed are ignored. None: values are class indices, 255 ignored."""
-    gsd: Positive | None = None
-    """Metres per pixel where the files do not tell."""
-    zoom: Range | None = None
-    """Overrides `augmentation.zoom` for this source."""
-    targets: dict[str, str] = {}
-    """Label rasters of the further heads: head -> path, or glob pattern in a folder. One band of class indices, 255 is
-    unknown; multilabel: a band for each class of 0 and 1, 255 is unknown; regression: one band of values."""
-    weight: Annotated[float, Field(ge=0)] = 1.0
-    """How often windows are drawn here, relative to the other sources; 0 leaves the source out."""
-
-
-class SceneSource(_Source):
-    """A georeferenced scene with a vector layer, or with a label raster of the same size."""
-
-    scene: FilePath | Annotated[tuple[FilePath, ...], Field(min_length=1)]
-    """Path of the raster; of several, the dates of one stack: all bands of the first, then all of the second."""
-    labels: FilePath | None = None
-    """Path of the vector layer or the label raster; only left out where no head has exclusive classes."""
-    class_field: str | None = None
-    """Attribute that names a feature's class. None: every feature is of class `class`."""
-    class_name: Annotated[str | None, Field(alias="class")] = None
-    """Class of every feature. None: the first class after the background."""
-    labelled_area: FilePath | None = None
-    """Polygons outside which nothing is known."""
-    bands: tuple[int | str, ...] | None = None
-    """Numbers from 1, or names. None: every band but alpha."""
-    train: tuple[Box, ...] | None = None
-    """Windows to learn from. None: the whole scene, less the validation windows."""
-    val: tuple[Box, ...] | None = None
-    """Windows to validate on; nothing is learnt there, also where a training window overlaps them."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    @property
-    def scenes(self) -> tuple[str, ...]:
-        """The raster, or the dates of a stack."""
-        return (self.scene,) if isinstance(self.scene, str) else self.scene
-
-
-class FolderSource(_Source):
-    """A folder of images, each with a label raster of the same size."""
-
-    folder: FilePath
-    """Path the two patterns start from."""
-    images: str = "images/*"
-    """Glob pattern of the images."""
-    labels: str = "labels/{stem}.*"
-    """Glob pattern of an image's label raster; {stem} is the image's name without ending, {parent} its folder."""
-    split: Literal["train", "val"] | None = None
-    """What all images here are for. None: the last `data.val` share, in order of name, is for validation."""
-    bands: tuple[int | str, ...] | None = None
-    """Numbers from 1, or names. None: every band but alpha."""
-
-
-class TownSource(_Source):
-    """Synthetic towns, drawn when training starts."""
-
-    synthetic: Annotated[int, Field(ge=1, le=1000)]
-    """How many."""
-    size: Annotated[int, Field(ge=64, le=4096)] = 768
-    """Side in pixels."""
-    gsd_range: Range = (0.15, 0.6)
-    """Metres per pixel, drawn evenly in the logarithm."""
-    seed: Annotated[int, Field(ge=0, lt=TRAINING_SEEDS)] = 0
-    """Of the first town; the next one has the next seed."""
-    split: Literal["train", "val"] = "train"
-    """What these towns are for."""
-
-
-def _kind(value: Any) -> str | None:
-    given = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
-    return next((key for key in ("scene", "folder", "synthetic") if key in given), None)
-
-
-Source = Annotated[
-    Annotated[SceneSource, Tag("scene")]
-    | Annotated[FolderSource, Tag("folder")]
-    | Annotated[TownSource, Tag("synthetic")],
-    Discriminator(
-        _kind,
-        custom_error_type="source_kind",
-        custom_error_message="names no source",
-    ),
-    Field(description="one of the keys scene, folder, synthetic, and what goes with it"),
-]
-
-
-class DataConfig(_Strict):
-    """What is learnt from."""
+class DataConfig(Strict):
+    """What is learnt from, and how samples are drawn."""
 
     sources: tuple[Source, ...] = ()
     """At least one when training starts."""
     val: Share = 0.2
-    """Share kept for validation of a source without a split of its own: its lower or right edge, its last tiles."""
+    """Share of the labelled ground kept for validation, of sources that do not say it themselves."""
+    split: Literal["blocks", "scene", "manifest", "random"] | None = None
+    """How that share is chosen. blocks: squares of ground, with a gap around them. scene: whole scenes, or folders of
+    images. manifest: as the column `split` of the folder's manifest.csv says. random: tile by tile, although neighbours
+    show the same ground. None: manifest where there is one, else blocks."""
+    gap: Annotated[int, Field(ge=0)] | None = None
+    """Pixels round validation blocks in which nothing is learnt. None: half a `tile_size`."""
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the samples that are cut round a pixel of a class, all classes as likely; the others lie anywhere."""
+    hard: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the samples that are cut where the loss was high in the epochs before."""
+    cache: str | None = None
+    """Folder where decoded pixels are kept between runs. None: `geoseg` in the user's cache folder."""
+    cache_gb: Positive = 20.0
+    """What the folder may take on the disk; what was used longest ago goes first."""
 
 
-class OptimizerConfig(_Strict):
-    """AdamW."""
+class OptimizerConfig(Strict):
+    """Steps and their size."""
 
     lr: Positive = 1e-3
     """Highest learning rate."""
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """sgd: with Nesterov's momentum."""
+    schedule: Literal["cosine", "one_cycle", "poly", "constant"] = "cosine"
+    """What the rate does after the warm-up. cosine: down to zero. poly: down to zero by (1 - progress)^0.9. constant:
+    nothing. one_cycle: up from lr/25 in a cosine over the first 30 % of the steps, then down; `warmup` has no say."""
+    warmup: Share = 0.05
+    """Share of all steps in which the rate climbs to `lr`."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """Decoupled weight decay."""
+    """Decoupled with adamw, else added to the gradient; never of biases and normalisation."""
+    momentum: Share = 0.9
+    """Of sgd."""
     clip: Positive = 1.0
     """Largest norm of the gradient."""
-    warmup: Share = 0.05
-    """Share of all steps in which the rate climbs to `lr`; then it follows a cosine down to zero."""
+    accumulate: Count = 1
+    """Batches whose gradients make one step."""
     ema: Share = 0.998
     """Decay per step of the running average of the parameters, which is what is validated and saved. 0: no average."""
+    encoder_lr: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate of the encoder."""
+    freeze_encoder: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the start in which the encoder stays as it is."""
 
 
-class AugmentationConfig(_Strict):
+class AugmentationConfig(Strict):
     """Random changes to each sample. Strengths of 0 switch a change off."""
 
     flips: bool = True
     """Flip left-right and top-bottom, and turn by quarters."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest further turn, in degrees; corners are mirrored, with nothing to learn."""
     zoom: Range = (0.7, 1.5)
-    """Range of the factor on the ground sample distance, drawn evenly in the logarithm."""
+    """Range of the factor on the ground sample distance (GSD jitter), drawn evenly in the logarithm."""
     brightness: Share = 0.15
     """Largest shift, as a share of the value range."""
     contrast: Share = 0.25
@@ -247,14 +133,18 @@ class AugmentationConfig(_Strict):
     """Largest standard deviation of noise, as a share of the value range."""
     blur: Share = 0.25
     """Share of samples that are blurred."""
+    coarsen: Share = 0.0
+    """Share of samples whose image is made up to twice as coarse, as by a poorer sensor."""
+    channel_dropout: Share = 0.0
+    """Share of samples of which one band is set to its mean."""
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Strict):
     """Everything that decides a training run; `config.yaml` of a run folder holds one."""
 
     arch: str = "unet"
     """Name of an architecture."""
-    arch_args: dict[str, int | float | bool | str] = {}
+    arch_args: dict[str, int | float | bool | str] = Field(default_factory=dict)
     """Its arguments."""
     pretrained: Annotated[bool | str | None, Field(description="true, or the path of a PyTorch file")] = None
     """What the encoder, VGG or ResNet, begins with. true: torchvision's ImageNet weights, downloaded once. A path: a
@@ -272,7 +162,9 @@ class TrainConfig(_Strict):
         ClassConfig(name="road", color="#ffe119"),
     )
     """By index; the first is the background."""
-    heads: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")], HeadConfig] = {}
+    heads: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")], HeadConfig] = Field(
+        default_factory=dict
+    )
     """Several outputs instead of one, such as {surface: {classes: [background, building]}, height: {task: regression}}.
     The first head of exclusive classes, by name, takes the place of `classes` and `task`, and its labels are the
     sources' `labels`; those of the others are their `targets`."""
@@ -282,10 +174,21 @@ class TrainConfig(_Strict):
     """Where the samples come from."""
     loss: str = "cross_entropy:1,dice:1"
     """Weighted mixture of losses."""
+    class_weights: Annotated[
+        Literal["inverse", "sqrt_inverse", "effective"] | dict[str, Annotated[float, Field(ge=0)]] | None,
+        Field(description="a rule (inverse, sqrt_inverse, effective), or numbers by class such as {road: 2}"),
+    ] = None
+    """Of the losses of `classes` that take class weights and name none: a rule over the training pixels, or factors by
+    class; a class that is not named counts 1."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW with warm-up and cosine."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes to the samples."""
+    metric: str = "score"
+    """Which column of metrics.csv says what epoch is the best: score (the mean over the heads), iou_mean, iou_building,
+    val_loss, height.rmse, ...; of losses and errors the lowest, else the highest."""
+    patience: Count | None = None
+    """Epochs without a better `metric` after which training stops early. None: never."""
     epochs: Count = 20
     """Validations and chances to be the best."""
     steps_per_epoch: Count = 100
@@ -294,6 +197,8 @@ class TrainConfig(_Strict):
     """Samples a step."""
     tile_size: Annotated[int, Field(ge=32, le=4096)] = 256
     """Side of a sample in pixels."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the forward pass. auto: bfloat16 where the device multiplies it, else float32."""
     cell_side: Annotated[int, Field(ge=16, le=8192)] = 1536
     """Side of a prediction cell, stored in the checkpoint."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
