@@ -34,8 +34,8 @@ from geoseg.plans import plan_for
 from geoseg.predict import PRECISIONS, Placement, Runner, tune_malloc
 from geoseg.scores import Decision
 from geoseg.training.fit import train_model
-from geoseg.training.grounds import load_data
 from geoseg.training.samples import Ground
+from geoseg.training.sources import load_data
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "U-Net": ("unet", {}),

@@ -4,7 +4,9 @@ The names below are the Python API; each is imported when first used, so that `i
 
     predict_scene(scene, model)                 class raster and polygons; Products, Settings, Prediction
     vectorize_raster(raster)                    polygons from a class raster; Vectors
+    tile_scenes(scenes, labels, folder)         labelled tiles; TileOptions, LabelOptions
     train_model(load_config(file), folder)      a checkpoint from labelled data; TrainConfig
+    compare_runs(folders)                       runs side by side; Comparison
     evaluate_prediction(predicted, reference)   scores; Evaluation
 
 Each does what the command of that verb does. `geoseg.evaluate` and `geoseg.training` are modules, not functions.
@@ -22,9 +24,14 @@ _API = {
     "Prediction": "geoseg.pipeline",
     "vectorize_raster": "geoseg.vectors",
     "Vectors": "geoseg.vectors",
+    "tile_scenes": "geoseg.tiles",
+    "TileOptions": "geoseg.tiles",
+    "LabelOptions": "geoseg.tiles",
     "train_model": "geoseg.training.fit",
     "load_config": "geoseg.config",
     "TrainConfig": "geoseg.config",
+    "compare_runs": "geoseg.compare",
+    "Comparison": "geoseg.compare",
     "evaluate_prediction": "geoseg.evaluate",
     "Evaluation": "geoseg.evaluate",
     "load_checkpoint": "geoseg.checkpoint",

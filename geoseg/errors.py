@@ -1,6 +1,11 @@
 """The exception tree. Every message reads: subject=value, what is wrong, where, what was expected, the next step."""
 
+import logging
 from collections.abc import Iterable
+
+NOTE = 25
+"""Level of the log between INFO and WARNING: nothing is wrong, and yet it is said without being asked for."""
+logging.addLevelName(NOTE, "NOTE")
 
 
 class GeosegError(Exception):

@@ -1,8 +1,9 @@
 """Grid: where pixels lie on the ground. Shape, transform and CRS; no pixels."""
 
 import math
+import threading
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from affine import Affine
 from pyproj import CRS, Geod, Transformer
@@ -58,6 +59,24 @@ class Grid:
         """The transform of a window's own pixels."""
         return self.transform @ Affine.translation(window.col, window.row)
 
+    def place_of(self, other: "Grid") -> tuple[int, int, float]:
+        """Row and column of another grid's first pixel in this one, and by how many pixels any of its corners is off.
+
+        Both are taken to be of one CRS. The third is 0 where they are parts of one lattice, infinite where that has no
+        answer.
+        """
+        if self.transform.is_degenerate:
+            return 0, 0, math.inf
+        offset = ~self.transform @ other.transform
+        if not all(map(math.isfinite, offset[:6])):
+            return 0, 0, math.inf
+        row, col = round(offset.f), round(offset.c)
+        corners = [(0, 0), (other.width, 0), (0, other.height), (other.width, other.height)]
+        off = max(
+            abs(got - want) for x, y in corners for got, want in zip(offset @ (x, y), (x + col, y + row), strict=True)
+        )
+        return row, col, off
+
     @cached_property
     def gsd(self) -> float | None:
         """Ground sample distance: true metres per pixel at the scene's centre, or None without a usable CRS.
@@ -82,9 +101,20 @@ class Grid:
     @cached_property
     def _to_degrees(self) -> Transformer | None:
         """From CRS coordinates to WGS 84 (longitude, latitude); None without a CRS or for an unearthly one."""
-        if self.crs is None:
-            return None
-        try:
-            return Transformer.from_crs(CRS.from_user_input(self.crs), "EPSG:4326", always_xy=True)
-        except ProjError:  # a local CRS, or one of another planet
-            return None
+        return None if self.crs is None else _transformer(self.crs, threading.get_ident())
+
+
+def same_crs(first: str | None, second: str | None) -> bool:
+    """Whether two CRS mean the same ground, however they are written, or both are missing."""
+    if first is None or second is None or first == second:
+        return first == second
+    return bool(CRS.from_user_input(first).equals(CRS.from_user_input(second), ignore_axis_order=True))
+
+
+@lru_cache(maxsize=64)
+def _transformer(crs: str, thread: int) -> Transformer | None:
+    """To WGS 84, one for each thread. A thousand tiles have one CRS, and PROJ takes its time to find the way."""
+    try:
+        return Transformer.from_crs(CRS.from_user_input(crs), "EPSG:4326", always_xy=True)
+    except ProjError:  # a local CRS, or one of another planet
+        return None

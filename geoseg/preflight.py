@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from geoseg.checkpoint import Header
 from geoseg.errors import BandError, UsageError
 from geoseg.scene import Scene
+from geoseg.scene.bands import undated
 from geoseg.scene.opening import driver_for, is_remote
 from geoseg.scene.stack import Stack
 
@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 _GSD_SLACK = 1.5
 """Factor beyond the ground sample distances seen in training from which a scene is worth a warning."""
-_DATE = re.compile(r"^(t\d+|\d{4}[\d-]*)[_ ]|[_ ](t\d+|\d{4}[\d-]*)$", re.IGNORECASE)
-"""What a band's name may say of its date: t1_red, red_t1, 2024-07-01_red."""
 
 
 def agreed(models: Mapping[str, Header]) -> Header:
@@ -120,7 +118,7 @@ def _shares(bands: Sequence[str], scenes: int) -> list[tuple[str, ...]]:
     if not scenes:
         raise UsageError("no scene is given. Expected at least one.")
     share, rest = divmod(len(bands), scenes)
-    names = tuple(_DATE.sub("", name) or name for name in bands)
+    names = tuple(undated(name) for name in bands)
     period = next(n for n in range(1, len(names) + 1) if names == names[:n] * (len(names) // n))
     if period < len(names) and (rest or share % period):
         raise BandError(

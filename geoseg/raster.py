@@ -89,7 +89,7 @@ def write_cog(path: Path, cells: Iterable[tuple[Window, np.ndarray]], profile: R
     """
     plain = path.with_name(path.name + ".cells")
     try:
-        with _door(path):
+        with door(path):
             sums = _write_plain(plain, cells, profile)
             rasterio.shutil.copy(
                 plain,
@@ -101,7 +101,7 @@ def write_cog(path: Path, cells: Iterable[tuple[Window, np.ndarray]], profile: R
                 bigtiff="IF_SAFER",
                 overviews="FORCE_USE_EXISTING",
             )
-        with _door(path), rasterio.open(path, driver="GTiff") as src:
+        with door(path), rasterio.open(path, driver="GTiff") as src:
             _check_profile(path, src, profile)
             _check_pixels(path, src, sums)
         if profile.classes:
@@ -119,7 +119,7 @@ def _write_plain(
     placed = {} if grid.transform.is_identity else {"transform": grid.transform}
     with rasterio.open(
         path, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(profile.bands), dtype=profile.dtype,
-        nodata=profile.nodata, crs=_crs(grid.crs), tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
+        nodata=profile.nodata, crs=parse_crs(grid.crs), tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
         compress="zstd", zstd_level=1, interleave="band", bigtiff="if_safer", **placed,
     ) as dst:  # fmt: skip
         _describe(dst, profile)
@@ -171,7 +171,7 @@ def _check_profile(path: Path, src: DatasetReader, profile: RasterProfile) -> No
         "size": shape == grid.shape and src.count == len(profile.bands),
         "nodata value": src.nodata is not None and np.array_equal(src.nodata, profile.nodata, equal_nan=True),
         "transform": np.allclose(src.transform[:6], grid.transform[:6], rtol=1e-12, atol=1e-12),
-        "CRS": _same_crs(src.crs, _crs(grid.crs)),
+        "CRS": same_crs(src.crs, parse_crs(grid.crs)),
         "ground control points": len(src.gcps[0]) == (len(profile.gcps[0]) if profile.gcps else 0),
         "RPCs": bool(src.rpcs) == bool(profile.rpcs),
         "overviews": len(src.overviews(1)) == len(_levels(shape)),
@@ -193,7 +193,7 @@ def _check_pixels(path: Path, src: DatasetReader, sums: list[tuple[Window, int]]
             )
 
 
-def _crs(wkt: str | None) -> CRS | None:
+def parse_crs(wkt: str | None) -> CRS | None:
     """The CRS of a WKT, by its EPSG code where it has one: GDAL stores parts of a compound CRS by their codes only."""
     if not wkt:
         return None
@@ -203,7 +203,8 @@ def _crs(wkt: str | None) -> CRS | None:
     return known if known == crs else crs
 
 
-def _same_crs(have: CRS | None, want: CRS | None) -> bool:
+def same_crs(have: CRS | None, want: CRS | None) -> bool:
+    """Whether both are absent, or equal for GDAL."""
     if not (have and want):
         return not have and not want
     return bool(have == want) or have.to_wkt() == want.to_wkt()
@@ -236,12 +237,12 @@ def _write_class_names(path: Path, profile: RasterProfile) -> None:
         for cell in (value, item.name, *_rgb(item.color)):
             ET.SubElement(row, "F").text = str(cell)
     ET.indent(root)
-    with _door(path):
+    with door(path):
         path.write_bytes(ET.tostring(root, encoding="utf-8") + b"\n")
 
 
 @contextmanager
-def _door(path: Path) -> Iterator[None]:
+def door(path: Path) -> Iterator[None]:
     """GDAL with our settings; its errors, those that it only logs too, as an OutputError."""
     listener = _Listener()
     try:
@@ -295,7 +296,7 @@ def check_storable(profile: RasterProfile) -> None:
         OutputError: With what would be lost.
     """
     tiny = replace(profile, grid=replace(profile.grid, shape=(1, 1)))
-    with _door(Path("the output")), MemoryFile() as file:
+    with door(Path("the output")), MemoryFile() as file:
         _write_plain(Path(file.name), [(tiny.grid.window, np.zeros((len(tiny.bands), 1, 1), np.uint8))], tiny)
         with rasterio.open(file.name, driver="GTiff") as src:
             _check_profile(Path("the output"), src, tiny)

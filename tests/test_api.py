@@ -9,8 +9,8 @@ import pytest
 import rasterio
 from affine import Affine
 from checkpoints import write_checkpoint
+from labelled import write_folder
 from rasters import noise, write_raster
-from test_grounds import write_folder
 
 import geoseg
 

@@ -5,28 +5,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner, Result
+from shapely import LineString
 
 from geoseg.cli.main import geoseg
 
 
-def write_raster(path: Path, values: np.ndarray) -> Path:
+def write_raster(path: Path, values: np.ndarray, *names: str, nodata: float = 255) -> Path:
     transform = Affine.translation(500_000, 9_000_000) @ Affine.scale(0.5, -0.5)
-    height, width = values.shape
+    bands = values[None] if values.ndim == 2 else values
+    count, height, width = bands.shape
     profile = {
         "driver": "GTiff",
-        "count": 1,
-        "dtype": "uint8",
-        "nodata": 255,
+        "count": count,
+        "dtype": values.dtype,
+        "nodata": nodata,
         "crs": "EPSG:32637",
         "transform": transform,
+        "photometric": "MINISBLACK",
     }
     with rasterio.open(path, "w", height=height, width=width, **profile) as dataset:
-        dataset.write(values, 1)
+        dataset.write(bands)
+        dataset.descriptions = names or (None,) * count
     return path
 
 
@@ -51,6 +56,23 @@ def test_table_on_stdout(rasters):
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["building", "0.5000", "0.6667", "1.0000", "0.5000", "1.0000", "4", "2"] in lines
     assert "48 pixels scored" in result.stdout
+
+
+def test_lines_of_a_stated_width_are_a_reference(tmp_path):
+    """A 2 m road in pixels of half a metre is four pixels wide."""
+    values = np.zeros((20, 40), np.uint8)
+    values[8:12] = 1
+    predicted = write_raster(tmp_path / "predicted.tif", values)
+    line = LineString([(500_000, 9_000_000 - 5), (500_020, 9_000_000 - 5)])
+    reference = tmp_path / "roads.gpkg"
+    gpd.GeoDataFrame(geometry=[line], crs="EPSG:32637").to_file(reference)
+    asked = (str(predicted), str(reference), "--classes", "road")
+    refused = run(*asked)
+    assert refused.exit_code == 1
+    assert "--line-width-m" in refused.stderr
+    result = run(*asked, "--line-width-m", "2", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["classes"]["road"]["iou"] == 1
 
 
 def test_json(rasters):
@@ -138,6 +160,48 @@ def test_bad_input_is_one_line(rasters, tmp_path):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.splitlines() == [f"Error: {tmp_path / 'missing.tif'} does not exist. Check the path."]
+
+
+def test_values(tmp_path):
+    target = np.arange(48, dtype=np.float32).reshape(6, 8)
+    target[0] = -9999
+    predicted = np.where(target < 0, np.nan, target + 2).astype(np.float32)
+    predicted[5, 0] = np.nan
+    paths = [str(write_raster(tmp_path / "predicted.tif", predicted, nodata=np.nan))]
+    paths += [str(write_raster(tmp_path / "target.tif", target, nodata=-9999))]
+    result = run(*paths)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["RMSE", "2.0000"] in lines
+    assert ["bias", "2.0000"] in lines
+    assert result.stdout.splitlines()[-1] == "39 pixels scored, 8 without truth, 1 without prediction"
+    values = json.loads(run(*paths, "--json", "--window", "0,1,8,4").stdout)
+    assert (values["rmse"], values["mae"], values["pixels"], values["window"]) == (2, 2, 32, [0, 1, 8, 4])
+    assert values["r2"] == pytest.approx(1 - 4 / np.var(np.arange(32)))
+    for option in (["--classes", "building"], ["--min-iou", "0.5"], ["--min-iou", "building=0.5"]):
+        result = run(*paths, *option)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "predicted.tif holds values, which have no classes" in result.stderr
+
+
+def test_labels_that_may_overlap(tmp_path):
+    target = np.zeros((2, 6, 8), np.uint8)
+    target[0, :3], target[1, :, :4] = 1, 1
+    predicted = target.copy()
+    predicted[0, 1:3] = 0
+    paths = [str(write_raster(tmp_path / "predicted.tif", predicted, "cloud", "shadow"))]
+    paths += [str(write_raster(tmp_path / "target.tif", target[::-1], "shadow", "cloud"))]
+    result = run(*paths)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["cloud", "0.3333", "0.5000", "1.0000", "0.3333", "1.0000", "24", "8"] in lines
+    values = json.loads(run(*paths, "--json").stdout)
+    assert values["labels"]["shadow"]["iou"] == 1
+    assert values["mean_iou"] == pytest.approx(2 / 3)
+    assert run(*paths, "--min-iou", "0.6", "--min-iou", "shadow=1").exit_code == 0
+    result = run(*paths, "--min-iou", "cloud=0.5")
+    assert (result.exit_code, result.stderr) == (3, "IoU of cloud is 0.3333. Expected at least 0.5.\n")
+    assert run(*paths, "--min-iou", "clod=0.5").exit_code == 2
 
 
 def test_help_imports_nothing_heavy():

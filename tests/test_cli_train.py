@@ -1,6 +1,6 @@
 """`geoseg train`: what is printed where, and how wrong use is answered."""
 
-import re
+import io
 import signal
 import subprocess
 import sys
@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
-from test_grounds import write_boxes, write_folder, write_raster
+from labelled import write_boxes, write_raster
+from test_configs import write_tiles
 
 from geoseg.checkpoint import load_checkpoint
 from geoseg.cli.main import geoseg
+from geoseg.cli.train import _line, _report, _words
 from geoseg.config import load_config
 
 SMALL = [
@@ -22,9 +24,14 @@ SMALL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def tiles(tmp_path) -> Path:
-    return write_folder(tmp_path / "tiles")
+    return write_tiles(tmp_path / "tiles")
 
 
 def call(*args: object) -> Result:
@@ -141,6 +148,10 @@ def test_a_run_goes_on_from_a_checkpoint_with_its_classes(tiles, tmp_path):
         (("{tiles}", "--pretrained"), 2, "UNet has no encoder with weights of its own. Expected a network on VGG"),
         (("{tiles}", "--pretrained", "--init", "unet"), 2, "pretrained=True and init=unet: a checkpoint brings all"),
         (("{tiles}", "--device", "gpu"), 1, "device='gpu'"),
+        (("{tiles}", "--split", "block"), 2, "'block' is not one of 'blocks', 'scene', 'manifest', 'random'"),
+        (("{tiles}", "--workers", "0"), 2, "'--workers': 0 is not in the range x>=1"),
+        (("{tiles}", "--resume", "--overwrite"), 2, "--resume and --overwrite: one keeps the run that is there"),
+        (("--resume",), 2, "holds no run to go on with. Expected its config.yaml, or DATA to begin."),
         (("{tiles}",), 1, "no training pixel is labelled 'road'"),
     ],
 )
@@ -154,6 +165,7 @@ def test_wrong_use_is_one_line_and_leaves_nothing(tiles, tmp_path, args, code, s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_the_best_checkpoint(tiles, tmp_path, number, code):
     args = [tiles, "-o", tmp_path / "run", "--classes", "background,building", *SMALL, "--epochs", "100000"]
@@ -170,8 +182,11 @@ def test_a_signal_keeps_the_best_checkpoint(tiles, tmp_path, number, code):
     word, _, kept = err.splitlines()[-1].partition(". ")
     assert word == {130: "Interrupted", 143: "Terminated"}[code]
     path = tmp_path / "run" / "model.safetensors"
-    assert re.fullmatch(rf"{re.escape(str(path))} holds the best of \d+ epochs\.", kept)
+    assert str(path) in kept
     assert load_checkpoint(path)
+    resumed = call("-o", tmp_path / "run", "--resume", "--epochs", "1", "--device", "cpu")
+    assert resumed.exit_code == 0, resumed.output
+    assert resumed.stdout.strip() == str(path)
 
 
 def test_the_default_of_an_option_is_in_its_help():
@@ -188,6 +203,104 @@ def test_what_decides_a_run_is_refused_before_anything_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "Error: --lr -1 is out of range. Expected a number above 0.\n")
+
+
+def test_a_run_goes_on_as_its_own_config_says(tiles, tmp_path):
+    run = tmp_path / "run"
+    first = call(tiles, "-o", run, "--classes", "background,building", *SMALL)
+    assert first.exit_code == 0, first.output
+    more = call("-o", run, "--resume", "--epochs", "2", "--device", "cpu")
+    assert more.exit_code == 0, more.output
+    assert "epoch 2/2" in more.stderr
+    assert "epoch 1/" not in more.stderr
+    assert load_config(run / "config.yaml").epochs == 2
+    # The same call once more, as people repeat it, changes nothing.
+    again = call(tiles, "-o", run, "--classes", "background,building", *SMALL, "--epochs", "2", "--resume")
+    assert again.exit_code == 0, again.output
+    assert "epoch" not in again.stderr
+    other = call("-o", run, "--resume", "--lr", "0.5")
+    assert other.exit_code == 2
+    assert "optimizer.lr" in other.stderr
+
+
+def test_values_are_learnt_from_label_rasters_of_numbers(tmp_path):
+    tiles = write_tiles(tmp_path / "tiles", heights=True)
+    config = tmp_path / "height.yaml"
+    config.write_text("heads: {height: {task: regression, unit: m}}")
+    done = call(tiles, "-o", tmp_path / "run", "--config", config, *SMALL)
+    assert done.exit_code == 0, done.output
+    assert "height.rmse " in done.stderr
+    assert load_checkpoint(tmp_path / "run" / "model.safetensors").header.heads["height"].unit == "m"
+    scene = tiles / "images" / "tile_0.tif"
+    args = ("--labels", tiles / "labels" / "tile_0.tif", "--val", 0)
+    done = call(scene, "-o", tmp_path / "scene", "--config", config, *args, *SMALL)
+    assert done.exit_code == 0, done.output
+    (source,) = load_config(tmp_path / "scene" / "config.yaml").data.sources
+    assert source.targets == {"height": str(tiles / "labels" / "tile_0.tif")}
+
+
+def test_a_checkpoint_of_other_classes_goes_on_and_says_what_is_new(tiles, tmp_path):
+    first = call(tiles, "-o", tmp_path / "a", "--classes", "background,building", *SMALL)
+    (tmp_path / "some.yaml").write_text("epochs: 1\nsteps_per_epoch: 1\ncell_side: 64\n")  # names no architecture
+    args = ("--config", tmp_path / "some.yaml", "--classes", "background,roof", *SMALL[:4], "--device", "cpu")
+    done = call(tiles, "-o", tmp_path / "b", "--init", first.stdout.strip(), *args)
+    assert done.exit_code == 0, done.output
+    assert "classes background kept, roof new, building dropped." in done.stderr
+    assert load_checkpoint(tmp_path / "b" / "model.safetensors").header.arch_args == {"width": 4, "depth": 2}
+    wrong = call(tiles, "-o", tmp_path / "c", "--init", first.stdout.strip(), "--arch", "resunet")
+    assert wrong.exit_code == 2
+    assert "is of architecture 'unet', the run of 'resunet'" in wrong.stderr
+    assert not (tmp_path / "c").exists()
+
+
+def step(**changes):
+    from geoseg.training.journal import Step
+
+    said = {"epoch": 2, "epochs": 5, "number": 3, "of": 10, "loss": 0.51234, "samples_per_s": 12.34, "eta_s": 3725.0}
+    return Step(**(said | {"metric": "iou_road", "best": 0.4567} | changes))
+
+
+def test_what_stands_beside_the_bar():
+    assert _words(step()) == "loss 0.5123  12.3 samples/s  best iou_road 0.4567  1:02:05 left"
+    assert _words(step(best=None, eta_s=59.6)) == "loss 0.5123  12.3 samples/s  1:00 left"
+
+
+def test_on_a_terminal_there_is_a_bar_below_the_lines(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    with _report(quiet=False) as (on_epoch, on_step):
+        assert on_step is not None
+        on_step(step())
+        on_epoch(epoch())
+        on_step(step(epoch=3))
+    text = sys.stderr.getvalue()
+    assert "epoch 2/5" in text
+    assert "1:02:05 left" in text
+    assert "epoch 2/5  loss 0.4000  IoU building 0.500" in text
+
+
+def epoch(**changes):
+    from geoseg.training.journal import Epoch
+
+    said = {
+        "number": 2, "of": 5, "loss": 0.4, "terms": {}, "lr": 1e-3, "iou": {"background": 0.9, "building": 0.5},
+        "mean_iou": 0.5, "shares": {}, "further": {"height.rmse": 1.5, "height.r2": None}, "samples_per_s": 8.0,
+        "seconds": 61, "saved": False, "metric": "iou_mean", "best": 0.625,
+    }  # fmt: skip
+    return Epoch(**(said | changes))
+
+
+def test_the_line_of_an_epoch():
+    line = "epoch 2/5  loss 0.4000  IoU building 0.500  height.rmse 1.5  8.0 samples/s  1:01"
+    assert _line(epoch()) == f"{line}  best iou_mean 0.625"
+    assert _line(epoch(saved=True)) == f"{line}  saved"
+    assert _line(epoch(best=None)) == line
+    assert _line(epoch(iou={}, further={})) == "epoch 2/5  loss 0.4000  8.0 samples/s  1:01  best iou_mean 0.625"
 
 
 def test_an_existing_run_is_kept(tiles, tmp_path):

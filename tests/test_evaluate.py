@@ -17,10 +17,9 @@ from hypothesis.extra import numpy as hnp
 from pyproj import CRS
 from shapely import box
 
-import geoseg.evaluate as module
 from geoseg.checkpoint import ClassInfo
 from geoseg.errors import LabelsError, SceneError, UsageError
-from geoseg.evaluate import evaluate_prediction
+from geoseg.evaluate import evaluate_prediction, lattice
 from geoseg.grid import Grid
 from geoseg.metrics import ConfusionMatrix
 from geoseg.raster import RasterProfile, write_cog
@@ -31,11 +30,11 @@ TRANSFORM = Affine.translation(500_000, 9_000_000) @ Affine.scale(0.5, -0.5)
 BOTH = ("building", "road")
 
 
-def write_raster(path: Path, values: np.ndarray, transform=TRANSFORM, crs=UTM, nodata=255) -> Path:
+def write_raster(path: Path, values: np.ndarray, transform=TRANSFORM, crs=UTM, nodata=255, **more) -> Path:
     bands = values[None] if values.ndim == 2 else values
     count, height, width = bands.shape
     profile = {"count": count, "height": height, "width": width, "dtype": bands.dtype, "crs": crs, "nodata": nodata}
-    with rasterio.open(path, "w", driver="GTiff", transform=transform, **profile) as dataset:
+    with rasterio.open(path, "w", driver="GTiff", transform=transform, **profile | more) as dataset:
         dataset.write(bands)
     return path
 
@@ -78,7 +77,7 @@ def test_identity_is_perfect(tmp_path):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), side=st.integers(1, 9))
 def test_cutting_into_windows_changes_nothing(tmp_path, monkeypatch, data, side):
-    monkeypatch.setattr(module, "_SIDE", side)
+    monkeypatch.setattr(lattice, "SIDE", side)
     shape = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     maps = hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 255]))
     target, predicted = data.draw(maps), data.draw(maps)

@@ -37,6 +37,17 @@ def test_feet():
     assert grid(2263, north_up(990000, 200000, 1.0)).gsd == pytest.approx(0.3048, rel=1e-3)
 
 
+def test_where_another_grid_begins():
+    turned = Affine.translation(500000, 4000000) @ Affine.rotation(20) @ Affine.scale(0.5, -0.5)
+    whole = grid(32637, turned)
+    row, col, off = whole.place_of(grid(32637, turned @ Affine.translation(7, -3), (5, 5)))
+    assert (row, col) == (-3, 7)
+    assert off < 1e-6
+    coarse = grid(32637, turned @ Affine.scale(1.1), (10, 10))
+    assert whole.place_of(coarse)[2] == pytest.approx(1.0)
+    assert grid(32637, Affine(0, 0, 1, 0, 0, 1)).place_of(whole)[2] == math.inf
+
+
 def test_rotation_does_not_change_the_size():
     turned = Affine.translation(500000, 4000000) @ Affine.rotation(33) @ Affine.scale(0.3, -0.3)
     assert grid(32637, turned).gsd == pytest.approx(0.3, rel=1e-3)

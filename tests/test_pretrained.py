@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from test_grounds import write_folder
+from labelled import write_folder
 
 from geoseg.checkpoint import load_checkpoint
 from geoseg.config import load_config

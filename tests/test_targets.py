@@ -17,7 +17,8 @@ from shapely import LineString, MultiPolygon, Point, Polygon, box
 
 from geoseg.errors import LabelsError, UsageError
 from geoseg.grid import Grid
-from geoseg.targets import PixelPolygons, _pixel_polygons, is_vector_file, labelled_area, read_labels
+from geoseg.targets import PixelPolygons, is_vector_file, labelled_area, read_labels
+from geoseg.targets.burning import pixel_polygons
 from geoseg.windows import Window
 
 UTM = "EPSG:32637"
@@ -75,7 +76,7 @@ def test_target_of_a_window_is_the_window_of_the_target(shapes, data, angle, sou
     grid = Grid((23, 31), transform, UTM)
     values = np.array([1 + i % 3 for i in range(len(shapes))], np.uint8)
     ground = np.array([on_ground(grid, shape) for shape in shapes])
-    burnt = PixelPolygons(*_pixel_polygons(ground, values, grid))
+    burnt = PixelPolygons(*pixel_polygons(ground, values, grid))
     whole = burnt.burn(grid.window)
     row = data.draw(st.integers(0, 22))
     col = data.draw(st.integers(0, 30))
@@ -89,7 +90,7 @@ def test_target_of_a_window_is_the_window_of_the_target(shapes, data, angle, sou
 @given(shape=polygons())
 def test_a_pixel_belongs_to_the_polygon_its_centre_lies_in(shape):
     grid = Grid((23, 31), Affine.identity(), None)
-    burnt = PixelPolygons(*_pixel_polygons(np.array([shape]), np.ones(1, np.uint8), grid)).burn(grid.window)
+    burnt = PixelPolygons(*pixel_polygons(np.array([shape]), np.ones(1, np.uint8), grid)).burn(grid.window)
     rows, cols = np.mgrid[:23, :31]
     # Vertices are rounded to 1/256 pixel: centres nearer than that to the outline may go either way.
     clear = shapely.distance(shape.boundary, shapely.points(cols + 0.5, rows + 0.5)) > 1 / 128
@@ -113,7 +114,7 @@ def test_neighbours_sharing_walls_tile_the_plane(cuts_x, cuts_y, clockwise):
     count = np.zeros(grid.shape, int)
     for shape, turn in zip(boxes, clockwise, strict=False):
         oriented = shape.reverse() if turn else shape
-        count += PixelPolygons(*_pixel_polygons(np.array([oriented]), np.ones(1, np.uint8), grid)).burn(grid.window)
+        count += PixelPolygons(*pixel_polygons(np.array([oriented]), np.ones(1, np.uint8), grid)).burn(grid.window)
     assert (count == 1).all()
 
 
@@ -280,12 +281,16 @@ def test_empty_geometries_are_dropped(tmp_path):
     assert read_labels(path, grid=grid, class_names=CLASSES[:2]).target(grid.window).sum() == 4
 
 
-@pytest.mark.parametrize("shape", [LineString([(0, 0), (5, 5)]), Point(3, 3)])
-def test_points_and_lines_are_refused(tmp_path, shape):
+def test_points_and_lines_of_unknown_width_are_refused(tmp_path):
     grid = make_grid()
-    path = write(tmp_path / "labels.gpkg", [on_ground(grid, shape)])
-    with pytest.raises(LabelsError, match=f"1 features that are no polygons .{shape.geom_type}"):
-        read_labels(path, grid=grid, class_names=CLASSES)
+    points = write(tmp_path / "points.gpkg", [on_ground(grid, Point(3, 3))])
+    with pytest.raises(LabelsError, match=r"1 features that are no polygons and no lines \(Point\)"):
+        read_labels(points, grid=grid, class_names=CLASSES)
+    lines = write(tmp_path / "lines.gpkg", [on_ground(grid, LineString([(0, 0), (5, 5)]))])
+    with pytest.raises(LabelsError, match=r"holds 1 lines: how wide they are on the ground is unknown.*--line-width-m"):
+        read_labels(lines, grid=grid, class_names=CLASSES)
+    with pytest.raises(LabelsError, match=r"holds 1 lines. Expected the outlines of the labelled area"):
+        labelled_area(lines, grid)
 
 
 def test_files_that_are_no_labels(tmp_path):
@@ -346,5 +351,9 @@ def test_lines_beside_polygons_are_left_aside(tmp_path):
     grid = Grid(shape=(6, 6), transform=Affine.identity(), crs=None)
     labels = read_labels(path, grid=grid, class_names=("background", "building"))
     assert labels.target(grid.window).sum() == 9
-    with pytest.raises(LabelsError, match="no polygons"):
+    with pytest.raises(LabelsError, match="how wide they are"):
         read_labels(path, grid=grid, class_names=("background", "building"), layer="centrelines")
+    both = read_labels(path, grid=grid, class_names=CLASSES, line_width_m=1, gsd=1)
+    assert both.present == ("building", "road")
+    assert both.target(grid.window)[0, 0] == 2
+    assert both.target(grid.window).max(where=both.target(grid.window) != 2, initial=0) == 1

@@ -66,6 +66,8 @@ class _MinIoU(click.ParamType):
 )
 @click.option("--class-field", metavar="NAME", help="Field of a vector reference that holds class names.")
 @click.option("--layer", metavar="NAME", help="Layer of a vector reference.  [default: all]")
+@click.option("--line-width-m", type=float, metavar="METRES", help="How wide lines of a vector reference are.")
+@click.option("--width-field", metavar="NAME", help="Field of a vector reference that holds the widths of lines.")
 @click.option(
     "--invalid-geometry",
     type=click.Choice(["error", "fix", "skip"]),
@@ -90,10 +92,13 @@ def evaluate(ctx: click.Context, as_json: bool, min_iou: tuple[tuple[str | None,
 
     One confusion matrix of all pixels gives IoU, F1 (Dice), precision, recall and specificity for each class, overall
     and balanced accuracy, and kappa. Classes that the reference does not have are listed, and in no mean.
+
+    A raster of values (one band of floating numbers) is scored against another raster of values: RMSE, MAE, bias and
+    R2. One with a band of 0 and 1 for each label is scored against another such: each label by itself.
     """
     from geoseg.evaluate import evaluate_prediction
 
-    bounded = [name for name, _ in min_iou if name is not None]
+    bounded = [name for name, _ in min_iou]
     evaluation = evaluate_prediction(options.pop("predicted"), options.pop("reference"), bounded=bounded, **options)
     missed = [line for name, bound in min_iou if (line := evaluation.shortfall(bound, name))]
     click.echo(json.dumps(evaluation.to_dict(), indent=2) if as_json else evaluation.table())

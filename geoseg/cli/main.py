@@ -11,10 +11,13 @@ from geoseg.errors import nearest
 COMMANDS = {
     "predict": "Class raster, and polygons, from a scene.",
     "vectorize": "Polygons from a class raster.",
+    "tile": "Labelled tiles from scenes and a vector layer or a label raster.",
     "train": "Train a model from labelled tiles or a scene with a vector layer.",
     "evaluate": "Score a prediction against a reference.",
+    "compare": "Runs side by side: scores with intervals, speed, size.",
     "models": "What is built in, and what a checkpoint says of itself.",
     "losses": "Which loss when: formula, paper, options.",
+    "config": "What a configuration file may say.",
     "demo": "A synthetic town, end to end.",
 }
 

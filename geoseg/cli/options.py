@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geoseg.errors import GeosegError
+from geoseg.errors import NOTE, GeosegError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,7 +64,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _configure_logging(ctx: click.Context) -> None:
     verbosity = ctx.meta.get("geoseg.verbose", 0) - ctx.meta.get("geoseg.quiet", 0)
-    level = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(max(verbosity, -1), logging.DEBUG)
+    level = {-1: logging.ERROR, 0: NOTE, 1: logging.INFO}.get(max(verbosity, -1), logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LowerLevel("%(levelname)s: %(message)s"))
     root = logging.getLogger("geoseg")

@@ -1,12 +1,21 @@
 """Kinds of values that configurations share, and the strict model under all of them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):  # `patience: yes` would be 1
+        raise ValueError("is no number")
+    return value
+
+
+NoSwitch = BeforeValidator(_no_switch)
+"""Beside a number's bounds: true and false are none."""
+Share = Annotated[float, Field(ge=0, lt=1), NoSwitch]
+Positive = Annotated[float, Field(gt=0), NoSwitch]
+Count = Annotated[int, Field(ge=1), NoSwitch]
 
 
 def _not_empty(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
@@ -23,7 +32,7 @@ def _rising(ends: tuple[float, float]) -> tuple[float, float]:
 
 
 # The descriptions are what errors say was expected, where the type alone does not tell.
-Edge = Annotated[int, Field(ge=0)]
+Edge = Annotated[int, Field(ge=0), NoSwitch]
 Box = Annotated[
     tuple[Edge, Edge, Edge, Edge],
     AfterValidator(_not_empty),

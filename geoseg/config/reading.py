@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Hashable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ def load_config(
     path: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
     *,
+    defaults: Mapping[str, Any] | None = None,
     typed: Mapping[str, str] | None = None,
 ) -> TrainConfig:
     """The configuration of a file, with changes on top.
@@ -26,6 +28,8 @@ def load_config(
         path: A YAML file, or None for the defaults. Relative paths in it start from its folder; `${NAME}` stands for
             an environment variable and is kept as text until a file is opened (`resolve_path`).
         changes: By key, with dots between its levels: `optimizer.lr`.
+        defaults: Keys of the top level, for what neither the file nor a change says. Where one of the two says
+            `classes` or `heads`, the defaults of `classes`, `heads` and `task` are left out.
         typed: What the user typed for a change, by its key, such as "--lr -1": an error begins with it.
 
     Raises:
@@ -36,6 +40,10 @@ def load_config(
     if path is not None:
         tree = _read(path)
         _anchor(tree, path.resolve().parent)
+    own = {"classes", "heads"} & (tree.keys() | (changes or {}).keys())
+    for key, value in (defaults or {}).items():
+        if not own or key not in ("classes", "heads", "task"):
+            tree.setdefault(key, deepcopy(value))  # changes go into it
     for key, value in (changes or {}).items():
         _change(tree, key, value, (typed or {}).get(key, key))
     try:
@@ -127,19 +135,27 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of weights and sources absolute, so that the configuration can be stored elsewhere."""
-    own = tree.get("pretrained")
-    if isinstance(own, str) and not own.startswith("${"):
-        tree["pretrained"] = str(folder / own)
+    """Make relative paths absolute, so that the configuration can be stored elsewhere."""
+
+    def start(at: Any, *names: str) -> None:
+        for name in names if isinstance(at, dict) else ():
+            value = at.get(name)
+            if isinstance(value, str) and not value.startswith("${"):
+                at[name] = str(folder / value)
+            elif isinstance(value, list):  # the dates of a stack
+                at[name] = [str(folder / one) if isinstance(one, str) and one[:2] != "${" else one for one in value]
+
+    start(tree, "pretrained")
     data = tree.get("data")
+    start(data, "cache")
     sources = data.get("sources") if isinstance(data, dict) else None
     for source in sources if isinstance(sources, list) else []:
-        # The labels of a folder are a pattern inside it.
-        names = ("folder",) if isinstance(source, dict) and "folder" in source else ("scene", "labels", "labelled_area")
-        for name in names:
-            value = source.get(name) if isinstance(source, dict) else None
-            if isinstance(value, str) and not value.startswith("${"):
-                source[name] = str(folder / value)
+        if isinstance(source, dict) and "folder" in source:
+            start(source, "folder")  # its labels and targets are patterns inside it
+        elif isinstance(source, dict):
+            start(source, "scene", "labels", "labelled_area")
+            targets = source.get("targets")
+            start(targets, *(targets if isinstance(targets, dict) else ()))
 
 
 def _change(tree: dict[str, Any], key: str, value: Any, typed: str) -> None:

@@ -46,8 +46,12 @@ def describe(err: ValidationError, tree: Mapping[str, Any], path: Path | None, t
         parts, schema = _walk(loc[:-1])
         key, shown, wrong = _key([*parts, str(loc[-1])]), "", _unknown(parts, str(loc[-1]), schema)
     else:
-        parts, schema = _walk(loc[:-2] if loc[-1] == "[key]" else loc)
+        named = loc[-1] == "[key]"
+        parts, schema = _walk(loc[:-2] if named else loc)
         value, key = _value(tree, parts), _key(parts)
+        if named and "propertyNames" in schema:
+            rule = _rule(schema["propertyNames"])
+            return f"{file}{key} has the key {str(loc[-2])!r}, which is of the wrong form. Expected {rule}."
         shown = f"={value!r}" if len(repr(value)) < _SHOWN and (value is not None or first["type"] != "missing") else ""
         wrong = f"{_how(first['type'], own, value)}. Expected {_rule(schema)}."
     if key in typed:
@@ -66,7 +70,7 @@ def _how(kind: str, own: str, value: Any) -> str:
 
 
 def _unknown(parts: Parts, name: str, schema: Schema) -> str:
-    known = list(schema["properties"])
+    known = list(next(one for one in (schema, *schema.get("anyOf", ())) if "properties" in one)["properties"])
     hint = nearest(name, known)
     if hint and parts:
         hint = nearest(_key([*parts, name]), [_key([*parts, key]) for key in known])
@@ -85,7 +89,7 @@ def _rule(schema: Schema) -> str:
     if options := schema.get("anyOf"):
         return " or ".join(map(_rule, options))
     if options := schema.get("enum"):
-        return " or ".join(map(str, options))
+        return " or ".join([", ".join(map(str, options[:-1])), str(options[-1])])
     if kind in ("number", "integer"):
         return ("a number" if kind == "number" else "a whole number") + _bounds(schema)
     if kind == "array":
@@ -103,7 +107,7 @@ def _bounds(schema: Schema) -> str:
     if low is not None and below is not None:
         return f" from {low} to below {below}"
     if above is not None:
-        return f" above {above}"
+        return f" above {above}" + (f", up to {high}" if high is not None else "")
     return "" if low is None else f" of at least {low}"
 
 
@@ -142,7 +146,10 @@ def _walk(loc: tuple[str | int, ...]) -> tuple[Parts, Schema]:
 def _below(schema: Schema, part: str | int) -> Schema | None:
     inside = schema.get("properties", {}).get(part, schema.get("additionalProperties"))
     found = schema.get("items") if isinstance(part, int) else inside
-    return found if isinstance(found, dict) else None
+    if isinstance(found, dict):
+        return found
+    # Of a union, keys by name only: pydantic's place names the member that was tried, too.
+    return next((one["properties"][part] for one in schema.get("anyOf", ()) if part in one.get("properties", ())), None)
 
 
 def _keys(schema: Schema, prefix: str = "") -> Iterator[str]:
@@ -170,6 +177,8 @@ def _plain(schema: Schema, models: Mapping[str, Schema]) -> Schema:
     for name in ("items", "additionalProperties"):
         if isinstance(schema.get(name), dict):
             schema[name] = _plain(schema[name], models)
+    for one in schema.pop("patternProperties", {}).values():
+        schema["additionalProperties"] = _plain(one, models)
     if "properties" in schema:
         schema["properties"] = {name: _plain(one, models) for name, one in schema["properties"].items()}
     return schema["anyOf"][0] if len(schema.get("anyOf", ())) == 1 else schema

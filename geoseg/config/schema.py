@@ -3,62 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from geoseg.config.fields import Count, Positive, Range, Share, Strict
+from geoseg.config.fields import Count, FilePath, NoSwitch, Positive, Range, Share, Strict
+from geoseg.config.heads import PALETTE, ClassConfig, HeadConfig, HeadName
 from geoseg.config.sources import TRAINING_SEEDS, SceneSource, Source, TownSource
 from geoseg.errors import nearest
-
-PALETTE = ("#1a1a1a", "#e6194b", "#ffe119", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#9a6324")
-"""Colours of classes that name none, in order."""
-
-
-class ClassConfig(Strict):
-    """One class; its index is its place in the list."""
-
-    name: Annotated[str, Field(pattern=r"^[^\s,:][^,:]*$", description="a name without commas and colons")]
-    """Free of commas and colons, which separate names on the command line."""
-    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$", description="a colour such as '#e6194b'")] | None = None
-    """`#rrggbb`; None takes the next colour of `PALETTE`."""
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-class HeadConfig(Strict):
-    """One of several outputs that share a network."""
-
-    task: Literal["multiclass", "binary", "multilabel", "regression"] = "multiclass"
-    """multiclass, binary: one of the classes, the first of which is the background. multilabel: any number of them.
-    regression: a value."""
-    classes: Annotated[
-        tuple[Annotated[ClassConfig, BeforeValidator(_named)], ...],
-        Field(description="a list of classes, each a name or a name and a color"),
-    ] = ()
-    """By index; none for regression."""
-    loss: str | None = None
-    """Weighted mixture of losses. None: `bce:1,dice:1` for multilabel, `huber:1` for regression, else `loss`."""
-    weight: Positive = 1.0
-    """What the head's loss counts for beside the others'."""
-    unit: str = ""
-    """Of the values of a regression."""
-
-    @model_validator(mode="after")
-    def _classes_fit(self) -> Self:
-        least, most = {"multiclass": (2, 254), "binary": (2, 2), "multilabel": (1, 254), "regression": (0, 0)}[
-            self.task
-        ]
-        if not least <= len(self.classes) <= most:
-            raise ValueError(f"has {len(self.classes)} classes; {self.task} takes {least} to {most}")
-        if len({item.name for item in self.classes}) < len(self.classes):
-            raise ValueError("has one class twice")
-        return self
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether each pixel has one of the classes."""
-        return self.task in ("multiclass", "binary")
 
 
 class DataConfig(Strict):
@@ -72,13 +22,13 @@ class DataConfig(Strict):
     """How that share is chosen. blocks: squares of ground, with a gap around them. scene: whole scenes, or folders of
     images. manifest: as the column `split` of the folder's manifest.csv says. random: tile by tile, although neighbours
     show the same ground. None: manifest where there is one, else blocks."""
-    gap: Annotated[int, Field(ge=0)] | None = None
+    gap: Annotated[int, Field(ge=0), NoSwitch] | None = None
     """Pixels round validation blocks in which nothing is learnt. None: half a `tile_size`."""
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    balance: Annotated[float, Field(ge=0, le=1), NoSwitch] = 0.0
     """Share of the samples that are cut round a pixel of a class, all classes as likely; the others lie anywhere."""
-    hard: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hard: Annotated[float, Field(ge=0, le=1), NoSwitch] = 0.0
     """Share of the samples that are cut where the loss was high in the epochs before."""
-    cache: str | None = None
+    cache: FilePath | None = None
     """Folder where decoded pixels are kept between runs. None: `geoseg` in the user's cache folder."""
     cache_gb: Positive = 20.0
     """What the folder may take on the disk; what was used longest ago goes first."""
@@ -96,7 +46,7 @@ class OptimizerConfig(Strict):
     nothing. one_cycle: up from lr/25 in a cosine over the first 30 % of the steps, then down; `warmup` has no say."""
     warmup: Share = 0.05
     """Share of all steps in which the rate climbs to `lr`."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    weight_decay: Annotated[float, Field(ge=0), NoSwitch] = 1e-2
     """Decoupled with adamw, else added to the gradient; never of biases and normalisation."""
     momentum: Share = 0.9
     """Of sgd."""
@@ -106,9 +56,9 @@ class OptimizerConfig(Strict):
     """Batches whose gradients make one step."""
     ema: Share = 0.998
     """Decay per step of the running average of the parameters, which is what is validated and saved. 0: no average."""
-    encoder_lr: Annotated[float, Field(gt=0, le=1)] = 1.0
+    encoder_lr: Annotated[float, Field(gt=0, le=1), NoSwitch] = 1.0
     """Factor on the learning rate of the encoder."""
-    freeze_encoder: Annotated[int, Field(ge=0)] = 0
+    freeze_encoder: Annotated[int, Field(ge=0), NoSwitch] = 0
     """Epochs at the start in which the encoder stays as it is."""
 
 
@@ -117,7 +67,7 @@ class AugmentationConfig(Strict):
 
     flips: bool = True
     """Flip left-right and top-bottom, and turn by quarters."""
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180), NoSwitch] = 0.0
     """Largest further turn, in degrees; corners are mirrored, with nothing to learn."""
     zoom: Range = (0.7, 1.5)
     """Range of the factor on the ground sample distance (GSD jitter), drawn evenly in the logarithm."""
@@ -162,9 +112,7 @@ class TrainConfig(Strict):
         ClassConfig(name="road", color="#ffe119"),
     )
     """By index; the first is the background."""
-    heads: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")], HeadConfig] = Field(
-        default_factory=dict
-    )
+    heads: dict[HeadName, HeadConfig] = Field(default_factory=dict)
     """Several outputs instead of one, such as {surface: {classes: [background, building]}, height: {task: regression}}.
     The first head of exclusive classes, by name, takes the place of `classes` and `task`, and its labels are the
     sources' `labels`; those of the others are their `targets`."""
@@ -175,7 +123,7 @@ class TrainConfig(Strict):
     loss: str = "cross_entropy:1,dice:1"
     """Weighted mixture of losses."""
     class_weights: Annotated[
-        Literal["inverse", "sqrt_inverse", "effective"] | dict[str, Annotated[float, Field(ge=0)]] | None,
+        Literal["inverse", "sqrt_inverse", "effective"] | dict[str, Annotated[float, Field(ge=0), NoSwitch]] | None,
         Field(description="a rule (inverse, sqrt_inverse, effective), or numbers by class such as {road: 2}"),
     ] = None
     """Of the losses of `classes` that take class weights and name none: a rule over the training pixels, or factors by
@@ -195,13 +143,13 @@ class TrainConfig(Strict):
     """Batches between two validations."""
     batch_size: Count = 8
     """Samples a step."""
-    tile_size: Annotated[int, Field(ge=32, le=4096)] = 256
+    tile_size: Annotated[int, Field(ge=32, le=4096), NoSwitch] = 256
     """Side of a sample in pixels."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the forward pass. auto: bfloat16 where the device multiplies it, else float32."""
-    cell_side: Annotated[int, Field(ge=16, le=8192)] = 1536
+    cell_side: Annotated[int, Field(ge=16, le=8192), NoSwitch] = 1536
     """Side of a prediction cell, stored in the checkpoint."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31), NoSwitch] = 0
     """Of the initial parameters, the samples and their changes."""
     licence: str = ""
     """Of the data, for the checkpoint."""
@@ -214,7 +162,10 @@ class TrainConfig(Strict):
         heads = given.get("heads") if isinstance(given, Mapping) else None
         if not isinstance(heads, Mapping):
             return given
-        parsed = {name: HeadConfig.model_validate(head) for name, head in sorted(heads.items())}
+        try:
+            parsed = {name: HeadConfig.model_validate(heads[name]) for name in sorted(heads)}
+        except (ValidationError, TypeError):
+            return given  # the field itself is refused next, with its place
         main = [head for head in parsed.values() if head.exclusive]
         if not main:
             return given
@@ -231,8 +182,8 @@ class TrainConfig(Strict):
     @field_validator("classes")
     @classmethod
     def _names_differ(cls, classes: tuple[ClassConfig, ...]) -> tuple[ClassConfig, ...]:
-        names = [item.name for item in classes]
-        if twice := [name for name in names if names.count(name) > 1]:
+        names = [item.name.casefold() for item in classes]  # as vector layers are read
+        if twice := [item.name for item in classes if names.count(item.name.casefold()) > 1]:
             raise ValueError(f"has the name {twice[0]!r} twice")
         return classes
 
@@ -242,8 +193,9 @@ class TrainConfig(Strict):
         for index, source in enumerate(self.data.sources):
             if isinstance(source, SceneSource) and self.main_head and source.labels is None:
                 raise ValueError(f"data.sources[{index}].labels is missing. Expected a path")
-            said = [*(source.known or ()), *(source.values or {}).values()]
-            said += [source.class_name] if isinstance(source, SceneSource) and source.class_name else []
+            said = [*(source.known or ()), *(source.values or {}).values(), *(source.colors or {}).values()]
+            if isinstance(source, SceneSource):
+                said += [name for name in (source.class_name, source.contact) if name]
             if unknown := [name for name in said if name not in names]:
                 raise ValueError(
                     f"data.sources[{index}] names class {unknown[0]!r}.{nearest(unknown[0], names)} "
@@ -251,14 +203,30 @@ class TrainConfig(Strict):
                 )
             further = self.further_heads
             if unknown := [name for name in source.targets if name not in further]:
+                rule = f"one of {', '.join(further)}" if further else "none: there is only one head"
                 raise ValueError(
                     f"data.sources[{index}].targets names head {unknown[0]!r}.{nearest(unknown[0], further)} "
-                    f"Expected one of {', '.join(further) or 'none: there is only one head'}"
+                    f"Expected {rule}"
                 )
             if isinstance(source, TownSource) and source.seed + source.synthetic > TRAINING_SEEDS:
                 raise ValueError(
                     f"seeds of data.sources[{index}] go up to {TRAINING_SEEDS}. Expected fewer, or lower ones"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        weights = self.class_weights if isinstance(self.class_weights, Mapping) else {}
+        if unknown := [name for name in weights if name not in self.class_names]:
+            raise ValueError(
+                f"class_weights names class {unknown[0]!r}.{nearest(unknown[0], self.class_names)} "
+                f"Expected some of {', '.join(self.class_names)}"
+            )
+        if self.data.balance + self.data.hard > 1:
+            raise ValueError(
+                f"data.balance={self.data.balance:g} and data.hard={self.data.hard:g} are more than all samples. "
+                "Expected shares that make at most 1 together"
+            )
         return self
 
     @property

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from geoseg.config.fields import Box, FilePath, Positive, Range, Strict
+from geoseg.config.fields import Box, FilePath, NoSwitch, Positive, Range, Strict
 
 TRAINING_SEEDS = 1_000_000
 """Synthetic towns for training have seeds below this; those of `geoseg demo` and of tests lie above it."""
@@ -18,6 +18,15 @@ class _Source(Strict):
         None
     )
     """Value in a label raster -> class; values not listed are ignored. None: values are class indices, 255 ignored."""
+    colors: (
+        Annotated[
+            dict[Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")], str],
+            Field(description="class names by colour, such as {'#3C1098': building}"),
+        ]
+        | None
+    ) = None
+    """Colour in a label raster of three bands, or in its palette -> class; colours not listed are ignored. None: the
+    colours of `classes`, where a raster has those."""
     gsd: Positive | None = None
     """Metres per pixel where the files do not tell."""
     zoom: Range | None = None
@@ -25,7 +34,7 @@ class _Source(Strict):
     targets: dict[str, str] = Field(default_factory=dict)
     """Label rasters of the further heads: head -> path, or glob pattern in a folder. One band of class indices, 255 is
     unknown; multilabel: a band for each class of 0 and 1, 255 is unknown; regression: one band of values."""
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0), NoSwitch] = 1.0
     """How often windows are drawn here, relative to the other sources; 0 leaves the source out."""
 
 
@@ -37,9 +46,18 @@ class SceneSource(_Source):
     labels: FilePath | None = None
     """Path of the vector layer or the label raster; only left out where no head has exclusive classes."""
     class_field: str | None = None
-    """Attribute that names a feature's class. None: every feature is of class `class`."""
+    """Attribute that names a feature's class. None: class, kind, label, type or name, if one holds names of classes."""
     class_name: Annotated[str | None, Field(alias="class")] = None
-    """Class of every feature. None: the first class after the background."""
+    """Class of features that no attribute and no layer's name tells. None: the only one there is, else building for
+    polygons and road for lines."""
+    line_width_m: Positive | None = None
+    """Width of lines, such as roads, in metres on the ground where no attribute has it."""
+    width_field: str | None = None
+    """Attribute with a line's width in metres. None: `width_m` or `width`, if there is one."""
+    contact: str | None = None
+    """Class painted where two buildings touch, or nearly."""
+    invalid_geometry: Literal["error", "fix", "skip"] = "error"
+    """What happens to polygons that cross themselves."""
     labelled_area: FilePath | None = None
     """Polygons outside which nothing is known."""
     bands: tuple[int | str, ...] | None = None
@@ -47,7 +65,8 @@ class SceneSource(_Source):
     train: tuple[Box, ...] | None = None
     """Windows to learn from. None: the whole scene, less the validation windows."""
     val: tuple[Box, ...] | None = None
-    """Windows to validate on; nothing is learnt there, also where a training window overlaps them."""
+    """Windows to validate on; nothing is learnt there, nor in `data.gap` round them, also where a training window
+    overlaps them. None: as `data.split` says if `train` is not given either, else none."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -58,16 +77,22 @@ class SceneSource(_Source):
 
 
 class FolderSource(_Source):
-    """A folder of images, each with a label raster of the same size."""
+    """A folder of images, each with a label raster of the same size.
+
+    Without patterns the content tells: manifest.csv as `geoseg tile` writes it, PASCAL VOC, Cityscapes, folders train
+    and val, images/ and labels/ (or masks/), images with their masks (`_mask`) beside them.
+    """
 
     folder: FilePath
-    """Path the two patterns start from."""
-    images: str = "images/*"
-    """Glob pattern of the images."""
-    labels: str = "labels/{stem}.*"
-    """Glob pattern of an image's label raster; {stem} is the image's name without ending, {parent} its folder."""
+    """Path the patterns start from."""
+    images: Annotated[str, Field(min_length=1)] | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Glob pattern of the images. Several: files of bands, or of dates, that belong together where their `*` stand for
+    the same. None: as the content tells, else `images/*`."""
+    labels: str | None = None
+    """Glob pattern of an image's label raster; {stem} is the image's name without ending (with several patterns: what
+    their last `*` stands for), {parent} its folder. None: as the content tells, else `labels/{stem}.*`."""
     split: Literal["train", "val"] | None = None
-    """What all images here are for. None: the last `data.val` share, in order of name, is for validation."""
+    """What all images here are for. None: as `data.split` says."""
     bands: tuple[int | str, ...] | None = None
     """Numbers from 1, or names. None: every band but alpha."""
 
@@ -75,13 +100,13 @@ class FolderSource(_Source):
 class TownSource(_Source):
     """Synthetic towns, drawn when training starts."""
 
-    synthetic: Annotated[int, Field(ge=1, le=1000)]
+    synthetic: Annotated[int, Field(ge=1, le=1000), NoSwitch]
     """How many."""
-    size: Annotated[int, Field(ge=64, le=4096)] = 768
+    size: Annotated[int, Field(ge=64, le=4096), NoSwitch] = 768
     """Side in pixels."""
     gsd_range: Range = (0.15, 0.6)
     """Metres per pixel, drawn evenly in the logarithm."""
-    seed: Annotated[int, Field(ge=0, lt=TRAINING_SEEDS)] = 0
+    seed: Annotated[int, Field(ge=0, lt=TRAINING_SEEDS), NoSwitch] = 0
     """Of the first town; the next one has the next seed."""
     split: Literal["train", "val"] = "train"
     """What these towns are for."""

@@ -6,12 +6,12 @@ gradient. `task` says what the logits mean: `multiclass`, `binary` (one logit) o
 `REGRESSION` take a predicted number instead.
 """
 
-from geoseg.losses.boundary import boundary, distance_maps
+from geoseg.losses.boundary import boundary, distance_maps, outline_distances, planes_of
 from geoseg.losses.entropy import bce, cross_entropy, focal
 from geoseg.losses.info import ADVICE, LossInfo, loss_info
 from geoseg.losses.inputs import TASKS, Task
 from geoseg.losses.lovasz import lovasz, lovasz_hinge, lovasz_sort
-from geoseg.losses.mixture import LOSSES, REGRESSION, Loss, Mixture, parse_mixture
+from geoseg.losses.mixture import LOSSES, REGRESSION, Loss, Mixture, loss_options, parse_mixture
 from geoseg.losses.overlap import dice, focal_tversky, generalized_dice, jaccard, tversky
 from geoseg.losses.regression import huber, log_cosh, mae, mse, rmse, smooth_l1
 from geoseg.losses.skeleton import cldice
@@ -41,12 +41,15 @@ __all__ = [
     "jaccard",
     "log_cosh",
     "loss_info",
+    "loss_options",
     "lovasz",
     "lovasz_hinge",
     "lovasz_sort",
     "mae",
     "mse",
+    "outline_distances",
     "parse_mixture",
+    "planes_of",
     "rmse",
     "smooth_l1",
     "tversky",

@@ -10,6 +10,11 @@ from torch import Tensor
 from geoseg.errors import ShapeError
 from geoseg.losses.inputs import Classes, Planes, Task, prepare, region_weights, regions
 
+FAR = 64
+"""Pixels from an outline beyond which `outline_distances` tells no difference."""
+_BLOCK = 1024
+"""Side of what distances are found in at a time."""
+
 
 def boundary(
     logits: Tensor,
@@ -29,7 +34,8 @@ def boundary(
     Args:
         logits: (N, K, H, W) float, before softmax or sigmoid; computed in float32 whatever comes in.
         target: (N, H, W) whole numbers in [0, K), or `ignore_index`; or (N, K, H, W) one-hot. Other tasks: `prepare`.
-        distances: What `distance_maps` gives for the target, if it is there already.
+        distances: What `distance_maps` gives for the target, if it is there already. Of two exclusive classes, the
+            second's are enough: the first's are the same with the other sign.
         class_weights: One number a class (`binary`: no and yes; `multilabel`: one a label), 0 to a million: factors.
         task: `multiclass`, `binary` or `multilabel`.
         ignore_index: The value of pixels without a class.
@@ -49,13 +55,16 @@ def boundary(
     weights = region_weights(class_weights, problem)
     probs, truth, known = regions(problem)
     signed = _maps(problem) if distances is None else distances
-    count = 1 if task == "binary" else logits.shape[1]
-    if signed.shape != (len(logits), count, *logits.shape[2:]):
+    count = planes_of(logits.shape[1], task)
+    fits = (count, logits.shape[1]) if task == "multiclass" else (count,)
+    if signed.ndim != 4 or signed.shape[1] not in fits or signed[:, 0].shape != logits[:, 0].shape:
         raise ShapeError(
             f"distances {tuple(signed.shape)} do not fit logits {tuple(logits.shape)} for task={task!r}. "
             f"Expected {(len(logits), count, *logits.shape[2:])}: what distance_maps gives for the target."
         )
     signed = signed.to(probs)
+    if task == "multiclass" and signed.shape[1] < logits.shape[1]:
+        signed = torch.cat([-signed, signed], 1)
     if task != "multiclass":
         signed = torch.stack([-signed, signed], 2).flatten(1, 2)
     wrong = torch.where(known, signed * (probs - truth), 0) * weights.view(1, -1, 1, 1)
@@ -86,6 +95,51 @@ def distance_maps(
     """
     logits = torch.zeros(()).expand(*logits_shape).to(target.device)
     return _maps(prepare(logits, target, task=task, ignore_index=ignore_index, soft="boundary"))
+
+
+def planes_of(classes: int, task: Task = "multiclass") -> int:
+    """How many planes of distances `boundary` needs for so many logits: one for two exclusive classes."""
+    return 1 if task == "binary" or (task == "multiclass" and classes == 2) else classes
+
+
+def outline_distances(target: np.ndarray, known: Sequence[int], classes: int) -> np.ndarray:
+    """The signed distances of whole ground, from which those of samples are cut instead of being computed each time.
+
+    As `distance_maps` has them, with three differences: outlines beyond a sample's edge are seen; nothing is farther
+    than `FAR`, nor is anything nearer where a class does not occur at all; of two classes only the second's are given.
+
+    Args:
+        target: (H, W) uint8 class indices, 255 where nothing is known.
+        known: The classes that the labels tell apart, ascending. Two or more others are one class, the last.
+        classes: Number of classes.
+
+    Returns:
+        (P, H, W) float16 in pixels; P is the number of classes told apart, or 1 of two. 0 where nothing is known.
+    """
+    place = np.arange(256, dtype=np.uint8)
+    if classes - len(known) >= 2:
+        place[:255] = len(known)
+        place[list(known)] = np.arange(len(known))
+        classes = len(known) + 1
+    planes = range(1, 2) if classes == 2 else range(classes)
+    out = np.zeros((len(planes), *target.shape), np.float16)
+    for row in range(0, target.shape[0], _BLOCK):
+        for col in range(0, target.shape[1], _BLOCK):
+            first = max(row - FAR - 1, 0), max(col - FAR - 1, 0)
+            near = place[target[first[0] : row + _BLOCK + FAR + 1, first[1] : col + _BLOCK + FAR + 1]]
+            inner = tuple(slice(at - start, at - start + _BLOCK) for at, start in zip((row, col), first, strict=True))
+            for index, plane in enumerate(planes):
+                signed = _near_outline(near == plane, near != 255)[inner]
+                out[index, row : row + _BLOCK, col : col + _BLOCK] = signed
+    return out
+
+
+def _near_outline(truth: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(H, W) signed distance to the outline of one class, at most `FAR`; 0 where unknown."""
+    inside, outside = truth & known, ~truth & known
+    if not (inside.any() and outside.any()):
+        return np.where(inside, -FAR, np.where(outside, FAR, 0))
+    return np.clip(_signed(truth, known), -FAR, FAR)
 
 
 def _maps(problem: Classes | Planes) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.errors import UsageError, nearest
-from geoseg.losses.boundary import boundary
+from geoseg.losses.boundary import boundary, planes_of
 from geoseg.losses.entropy import bce, cross_entropy, focal
 from geoseg.losses.inputs import TASKS, Task, check_choice, check_range
 from geoseg.losses.lovasz import lovasz, lovasz_hinge, lovasz_sort
@@ -122,14 +122,19 @@ class Loss(nn.Module):
             target: (N, H, W), or what the task has.
             known: The classes whose logits come first, when the last one stands for all others: options of one number
                 a class are picked, the last is the mean of the others'.
-            distances: Of `distance_maps`, for `boundary` alone.
+            distances: (N, P, H, W) of `distance_maps` or `outline_distances`, for `boundary` alone; planes after those
+                that it needs are of samples with more classes.
         """
         options = dict(self.options)
         for key in _PER_CLASS:
             if known is not None and _is_list(options.get(key)):
                 options[key] = _picked(torch.as_tensor(options[key]).tolist(), known)
         if distances is not None and self.name == "boundary":
-            options["distances"] = distances
+            # Two planes are both of a pair: `outline_distances` gives one of two classes, and three of three.
+            enough = (
+                2 if distances.shape[1] == 2 else planes_of(logits.shape[1], self.options.get("task", "multiclass"))
+            )
+            options["distances"] = distances[:, :enough]
         value: Tensor = self.function(logits, target, **options)
         return value
 
@@ -182,6 +187,11 @@ class Mixture(nn.Module):
         return self._each[0].task
 
     @property
+    def wants_distances(self) -> bool:
+        """Whether a term is `boundary`, whose distances are better kept with the ground than computed each time."""
+        return "boundary" in self.losses
+
+    @property
     def needs_counts(self) -> bool:
         """Whether a term has class weights by a rule, and `count` must be called before the first step."""
         return any(loss.rule is not None for loss in self._each)
@@ -196,7 +206,7 @@ class Mixture(nn.Module):
     ) -> dict[str, Tensor]:
         """Each loss by name, before its factor; scalars that can be back-propagated.
 
-        `known` and `distances` as in `Loss.forward`.
+        `known` and `distances` as in `Loss.forward`. What `wants_distances` is not given is computed each time.
         """
         return {loss.name: loss(logits, target, known, distances) for loss in self._each}
 

@@ -1,5 +1,6 @@
 """Bands by name or number."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from rasterio.io import DatasetReader
 from geoseg.errors import BandError, SceneError
 
 _SHOWN = 12
+_DATE = re.compile(r"^(t\d+|\d{4}[\d-]*)[_ ]|[_ ](t\d+|\d{4}[\d-]*)$", re.IGNORECASE)
+"""What a band's name may say of its date: t1_red, red_t1, 2024-07-01_red."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,11 @@ def _names(dataset: DatasetReader) -> list[str]:
             zip(dataset.colorinterp, dataset.descriptions, strict=True), start=1
         )
     ]
+
+
+def undated(name: str) -> str:
+    """A band's name without its date."""
+    return _DATE.sub("", name) or name
 
 
 def choose_bands(path: str, dataset: DatasetReader, wanted: Sequence[int | str] | None) -> tuple[Band, ...]:

@@ -1,33 +1,45 @@
-"""Fit: a configuration in, a run folder out (`model.safetensors`, `config.yaml`, `metrics.csv`)."""
+"""Fit: a configuration in, a run folder out."""
 
 import logging
 import math
-import os
 import signal
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from geoseg.checkpoint import GroundSampling, Head, Header, load_checkpoint, resolve_model
+from geoseg.checkpoint import GroundSampling, Head, Header
 from geoseg.config import TrainConfig, resolve_path
-from geoseg.errors import ConfigError, OutputError, OutputExistsError, UsageError
-from geoseg.losses import parse_mixture
+from geoseg.errors import ConfigError, DeviceError, UsageError
+from geoseg.losses import Mixture, parse_mixture
 from geoseg.models import build_model
 from geoseg.models.receptive import receptive_radius
-from geoseg.predict import Placement
-from geoseg.training.grounds import Data, load_data, pixels_per_class
-from geoseg.training.heads import check_losses, heads_of
-from geoseg.training.journal import CHECKPOINT, Epoch, Journal
+from geoseg.predict import Placement, resolve_device
+from geoseg.training.folder import CHECKPOINT, RunFolder, check_run
+from geoseg.training.ground import Ground, Statistics, pixels_per_class, statistics
+from geoseg.training.heads import check_losses, heads_of, weigh
+from geoseg.training.journal import Journal
+from geoseg.training.launch import launch
+from geoseg.training.optim import encoder_of, steps_in_epoch
 from geoseg.training.pretrained import find_weights, load_encoder
-from geoseg.training.samples import Epochs, Ground, Samples, Statistics, statistics
+from geoseg.training.progress import Epoch, Step
+from geoseg.training.ranks import Ranks
+from geoseg.training.results import draw_batch, finish
+from geoseg.training.resume import Past, fingerprint, read_past
+from geoseg.training.samples import Samples
+from geoseg.training.sources import Data, load_data
+from geoseg.training.start import check_start, start
 from geoseg.training.task import Segmentation
+
+__all__ = ["check_run", "train_model"]
 
 _LIGHTNING_PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
@@ -39,7 +51,10 @@ def train_model(
     device: str = "auto",
     init: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    processes: int = 1,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_step: Callable[[Step], None] | None = None,
 ) -> Path:
     """Train a model and write its run folder.
 
@@ -49,83 +64,75 @@ def train_model(
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         init: Built-in model or checkpoint to start from; it brings its normalisation. Goes without `pretrained`.
         overwrite: Replace the files of an earlier run.
+        resume: Go on with the run in the folder after its last whole epoch, or from the start if it has none. `config`
+            is the run's own, but for `epochs`, `patience` and where pixels are cached. What is finished stays as it is.
+        processes: How many share each batch, on the cores or GPUs of this machine: `batch_size` is that of all
+            together. Under torchrun, its own number of processes counts.
         on_epoch: Called after every epoch.
+        on_step: Called after every step.
 
     Returns:
-        Path of the checkpoint: the best epoch by mean IoU of the classes after the background, or the last one when
-        there is no validation ground.
+        Path of the checkpoint: the best epoch by `metric`, or the last one when there is no validation ground.
 
     Raises:
-        OutputExistsError: If the folder holds a run, or anything else, and `overwrite` is not set.
+        OutputExistsError: If the folder holds a run, or anything else, and neither `overwrite` nor `resume` is set; or
+            another process works on it.
+        ResumeError: If the run in the folder is another one.
         LabelsError: If there is nothing to learn from.
         TrainingError: If the loss stops being finite; the best checkpoint until then stays.
+        WorkerError: If one of several processes ends by itself.
         KeyboardInterrupt: When interrupted; the best checkpoint until then stays, which a note on the exception says.
     """
-    run = Path(run)
-    check_run(run, overwrite)
-    placement = Placement.resolve(device)
-    loss = parse_mixture(config.loss, task=config.task)
-    if config.main_head:
-        check_losses(loss, config.task, len(config.classes), f"loss={config.loss!r}")
-    _check_model(config, init)
-    seed_everything(config.seed, verbose=False)
-    start = load_checkpoint(resolve_model(init)) if init else None
-    data = load_data(config, started=start is not None)
-    network = build_model(config.arch, in_channels=len(data.bands), classes=_channels(config), **config.arch_args)
-    normalisation = statistics(data.train)
-    if config.pretrained:
-        load_encoder(network, _weights(config.pretrained))
-    if start:
-        normalisation = _take_over(start.header, start.state_dict, network, config, data, normalisation)
-    heads = start.header.heads if start else heads_of(config, data.train)
-    task = Segmentation(network, loss, config, data.train, normalisation, heads)
-    if loss.needs_counts:
-        loss.count(pixels_per_class(data.train, len(config.classes)).tolist())
-    task.heads.count(data.train)
-    header = _header(config, data, normalisation, network, heads)
-    journal = Journal(run, task, header, data.val, placement, on_epoch)
-    _fit(task, data, config, placement, journal)
+    run, ranks = Path(run), Ranks()
+    placement = _place(config, device, ranks, processes)
+    _check(config, init, max(ranks.count, processes))
+    if processes > 1 and ranks.count == 1:
+        check_run(run, overwrite or resume)
+        hear: dict[str, Callable[[Any], None]] = {"on_epoch": on_epoch} | ({"on_step": on_step} if on_step else {})
+        job = {"device": device, "init": init, "overwrite": overwrite, "resume": resume}
+        path: Path = launch(processes, {"config": config, "run": run, **job}, hear)
+        return path
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(run, overwrite=overwrite or resume)) if ranks.first else None
+        past = read_past(run, config) if resume else None
+        config = past.config if past else config
+        _train(config, placement, folder, past, init, {"on_epoch": on_epoch, "on_step": on_step})
     return run / CHECKPOINT
 
 
-def checkpoint_keys(init: str) -> dict[str, Any]:
-    """Architecture and classes of a built-in model or a checkpoint, by key of the configuration."""
-    header = load_checkpoint(resolve_model(init)).header
-    classes = [{"name": item.name, "color": item.color} for item in header.classes]
-    keys = {"arch": header.arch, "arch_args": dict(header.arch_args)}
-    if list(header.heads) == ["main"] and header.heads["main"].exclusive:
-        return keys | {"classes": classes, "task": header.heads["main"].task}
-    said = {
-        name: {"task": head.task, "classes": [item.model_dump() for item in head.classes], "unit": head.unit}
-        for name, head in header.heads.items()
-    }
-    return keys | {"heads": said}
+def _place(config: TrainConfig, device: str, ranks: Ranks, processes: int) -> Placement:
+    """Where this process computes: on a device of its own, if there are several."""
+    count = max(ranks.here, processes)
+    kind = resolve_device(device)
+    if count > 1 and kind.type == "cuda":
+        if ":" in device:
+            raise UsageError(f"device={device} is one GPU for {count} processes. Expected cuda, or a single process.")
+        if count > torch.cuda.device_count():
+            raise DeviceError(
+                f"processes={count} are more than the {torch.cuda.device_count()} CUDA devices here. Expected one each."
+            )
+        device = f"cuda:{ranks.local}"
+    elif count > 1 and kind.type != "cpu":
+        raise DeviceError(f"device={kind} serves one process. Expected cpu or cuda for {count}.")
+    placement = Placement.resolve(device, config.precision)
+    if placement.precision == "float16" and kind.type == "cpu":
+        raise DeviceError("precision=float16 does not train on the CPU. Expected bfloat16, float32 or auto.")
+    return placement
 
 
-def check_run(run: Path, overwrite: bool) -> None:
-    """Refuse a run folder that cannot be written, or holds something.
-
-    Raises:
-        OutputExistsError: If it is there, not empty, and `overwrite` is not set; or is no folder.
-        OutputError: If the folder above it is missing.
-    """
-    if run.is_dir():
-        if any(run.iterdir()) and not overwrite:
-            raise OutputExistsError(f"output={run} exists and is not empty. Choose another folder, or add --overwrite.")
-    elif run.exists() or run.is_symlink():
-        raise OutputExistsError(f"output={run} is a file. Expected a folder to make. Choose another name.")
-    elif not run.absolute().parent.is_dir():
-        raise OutputError(f"output={run}: the folder {run.absolute().parent} does not exist. Make it first.")
-    if not os.access(run if run.is_dir() else run.absolute().parent, os.W_OK | os.X_OK):
-        raise OutputError(f"output={run} cannot be written. Choose another folder, or change its permissions.")
-
-
-def _check_model(config: TrainConfig, init: str | Path | None) -> None:
-    """Refuse a wrong architecture, a cell or weights it cannot have, before any data is read."""
+def _check(config: TrainConfig, init: str | Path | None, processes: int) -> None:
+    """Refuse what cannot be trained, before any data is read."""
+    if config.main_head:
+        check_losses(_mixture(config), config.task, len(config.classes), f"loss={config.loss!r}")
     if init and config.pretrained:
         raise UsageError(
             f"pretrained={config.pretrained} and init={init}: a checkpoint brings all its weights. Expected one of "
             "the two. Leave --init out, or set pretrained=false."
+        )
+    if config.batch_size % processes:
+        raise UsageError(
+            f"batch_size={config.batch_size} cannot be shared by {processes} processes. Expected a multiple of "
+            f"{processes}: it is that of all processes together."
         )
     dates = int(config.arch_args.get("dates", 1))  # a network of dates wants as many bands of each
     with torch.device("meta"):
@@ -137,7 +144,17 @@ def _check_model(config: TrainConfig, init: str | Path | None) -> None:
         )
     if config.cell_side % int(network.stride):  # type: ignore[arg-type]
         raise ConfigError(f"cell_side={config.cell_side} is no multiple of the model's stride {network.stride}.")
+    if (config.optimizer.freeze_encoder or config.optimizer.encoder_lr < 1) and encoder_of(network) is None:
+        raise ConfigError(f"arch={config.arch} has no encoder to be frozen or slowed. Leave these settings out.")
     find_weights(network, _weights(config.pretrained))
+    if init:
+        check_start(init, config)
+
+
+def _mixture(config: TrainConfig) -> Mixture:
+    mixture = parse_mixture(config.loss, task=config.task)
+    weigh(mixture, config)
+    return mixture
 
 
 def _weights(pretrained: bool | str | None) -> bool | Path:
@@ -145,37 +162,34 @@ def _weights(pretrained: bool | str | None) -> bool | Path:
     return resolve_path(pretrained) if isinstance(pretrained, str) else bool(pretrained)
 
 
-def _take_over(
-    header: Header,
-    state_dict: dict[str, torch.Tensor],
-    network: nn.Module,
-    config: TrainConfig,
-    data: Data,
-    own: Statistics,
-) -> Statistics:
-    """Start `network` from a checkpoint of the same shape; what its input was normalised by stays."""
-    theirs_and_ours = tuple(item.name for item in header.classes), config.class_names
-    for what, theirs, ours in (
-        ("architecture", (header.arch, header.arch_args), (config.arch, config.arch_args)),
-        ("number of bands", len(header.bands), len(data.bands)),
-        *([("classes", *theirs_and_ours)] if not config.heads else []),
-        ("heads", _outline(header.heads), _outline(heads_of(config))),
-    ):
-        if theirs != ours:
-            raise UsageError(f"init: the checkpoint's {what} is {theirs}, the run's {ours}. Expected the same.")
-    network.load_state_dict(state_dict)
-    return Statistics(header.mean, header.std, own.value_range)
-
-
-def _outline(heads: Mapping[str, Head]) -> dict[str, list[str]]:
-    """What must agree for a network to be started from another. The name of a single head does not matter."""
-    named = {name: [head.task, *(item.name for item in head.classes)] for name, head in heads.items()}
-    return named if len(named) > 1 else {"main": next(iter(named.values()))}
-
-
 def _channels(config: TrainConfig) -> int:
     """Of the logits."""
     return sum(head.channels for head in heads_of(config).values())
+
+
+def _prepare(
+    config: TrainConfig, data: Data, past: Past | None, init: str | Path | None
+) -> tuple[Segmentation, Header]:
+    """The task, and what its checkpoints say of themselves."""
+    network = build_model(config.arch, config.arch_args, in_channels=len(data.bands), classes=_channels(config))
+    if past and past.state:
+        header = past.header
+        normalisation, heads = Statistics(header.mean, header.std, header.value_range), header.heads
+    else:
+        normalisation, heads = statistics(data.train), heads_of(config, data.train)
+        if config.pretrained:
+            load_encoder(network, _weights(config.pretrained))
+        if init:
+            begun = start(init, config, data.bands, normalisation, heads)
+            network.load_state_dict(begun.state_dict)
+            normalisation, heads = begun.normalisation, begun.heads
+        header = _header(config, data, normalisation, network, heads)
+    loss = _mixture(config)
+    task = Segmentation(network, loss, config, data.train, normalisation, heads)
+    if loss.needs_counts:
+        loss.count(pixels_per_class(data.train, len(config.classes)).tolist())
+    task.objective.heads.count(data.train)
+    return task, header
 
 
 def _header(
@@ -209,33 +223,94 @@ def _gsd(grounds: Sequence[Ground]) -> GroundSampling | None:
     return GroundSampling(*(round(value, 4) for value in (float(low.min()), float(high.max()), best)))
 
 
-def _fit(task: Segmentation, data: Data, config: TrainConfig, placement: Placement, journal: Journal) -> None:
-    samples = Samples(data.train, tile_size=config.tile_size, seed=config.seed)
-    epochs = Epochs(config.steps_per_epoch * config.batch_size)
-    # The samples come from memory: worker processes would cost more than they save.
-    loader = DataLoader(samples, batch_size=config.batch_size, sampler=epochs, num_workers=0)
+def _train(
+    config: TrainConfig,
+    placement: Placement,
+    folder: RunFolder | None,
+    past: Past | None,
+    init: str | Path | None,
+    hear: Mapping[str, Any],
+) -> None:
+    seed_everything(config.seed, verbose=False)
+    data = load_data(config, started=init is not None)
+    task, header = _prepare(config, data, past, init)
+    settings = config.data
+    samples = Samples(
+        data.train, tile_size=config.tile_size, seed=config.seed, balance=settings.balance, hard=settings.hard
+    )
+    journal = Journal(folder, task, header, samples, data.val, placement, **hear)
+    journal.check_metric()
+    journal.about = {"data": fingerprint(data)}
+    if past and past.state:
+        past.check(journal.about["data"])
+        journal.state, journal.standing = past.state, past.standing
+    if folder:
+        folder.begin(config, resumed=past is not None)
+        if journal.state is None:
+            draw_batch(folder, task, samples, header)
+    standing = journal.standing
+    if standing.epochs < config.epochs and not standing.exhausted(config.patience):
+        _fit(task, samples, config, placement, journal)
+    if folder:
+        finish(folder, config, data.val, placement, journal.standing.best_epoch)
+    task.ranks.close()
+
+
+def _fit(task: Segmentation, samples: Samples, config: TrainConfig, placement: Placement, journal: Journal) -> None:
+    ranks = task.ranks
     kind, _, number = placement.device.partition(":")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    # The samples come from memory: worker processes would cost more than they save.
+    loader = DataLoader(samples, batch_sampler=Turns(config, ranks), num_workers=0, pin_memory=kind == "cuda")
+    several: dict[str, Any] = {"devices": [int(number)] if number else 1, "plugins": [ranks.environment]}
+    if ranks.count > 1:
+        backend = "nccl" if kind == "cuda" else "gloo"
+        several = {"devices": ranks.here, "num_nodes": ranks.count // ranks.here, "strategy": ranks.strategy(backend)}
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         trainer = Trainer(
             accelerator=kind,
-            devices=[int(number)] if number else 1,
             precision=_LIGHTNING_PRECISION[placement.precision],
             max_epochs=config.epochs,
-            gradient_clip_val=config.optimizer.clip,
             callbacks=[journal],
+            use_distributed_sampler=False,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            **several,
         )
         before = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(task, loader)
+        except SIGTERMException as err:  # nobody else listens to the signal
+            raise SystemExit(128 + signal.SIGTERM) from err
         except SystemExit as err:
             # The trainer answers an interrupt by ignoring further ones and leaving the program; both are the caller's.
             if journal.interrupt is None:
                 raise
             signal.signal(signal.SIGINT, before)
             raise journal.interrupt from err
+
+
+class Turns(Sampler[list[int]]):
+    """Which samples of each step of an epoch are this process's: every so many-th of them."""
+
+    def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
+        self.config, self.ranks, self.epoch = config, ranks, 0
+        self.sampler = self  # where the trainer looks for whom to tell of the epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer when an epoch begins."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return steps_in_epoch(self.config)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        config = self.config
+        first, step = config.steps_per_epoch * config.batch_size, config.batch_size * config.optimizer.accumulate
+        last = first * (self.epoch + 1)
+        for begin in range(first * self.epoch, last, step):
+            yield list(range(begin + self.ranks.own, min(begin + step, last), self.ranks.count))

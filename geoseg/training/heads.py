@@ -1,8 +1,8 @@
 """Heads of a run: from the configuration to the checkpoint's heads, and the loss of each."""
 
+import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,10 +10,15 @@ from geoseg.checkpoint import ClassInfo, Head
 from geoseg.config import PALETTE, HeadConfig, TrainConfig
 from geoseg.errors import UsageError
 from geoseg.losses import Mixture, parse_mixture
-from geoseg.training.samples import FURTHER, IGNORED, Ground
+from geoseg.losses.mixture import Loss, loss_options
+from geoseg.training.ground import Ground, summary_of
+from geoseg.training.samples import FURTHER, IGNORED
+from geoseg.training.summary import Values
 
 _LOSSES = {"multilabel": "bce:1,dice:1", "regression": "huber:1"}
 """Of heads that name none."""
+_CONSTANT = 1e-6
+"""A deviation of less than this share of the mean is none."""
 
 
 def heads_of(config: TrainConfig, grounds: Sequence[Ground] = ()) -> dict[str, Head]:
@@ -38,11 +43,14 @@ def _head(head: HeadConfig, name: str, grounds: Sequence[Ground]) -> Head:
     classes = tuple(ClassInfo(name=item.name, color=color) for item, color in zip(head.classes, colors, strict=True))
     if head.task != "regression":
         return Head(task=head.task, classes=classes)
-    values = [ground.further[name][np.isfinite(ground.further[name])] for ground in grounds]
-    known = np.concatenate(values).astype(np.float64) if values else np.zeros(0)
-    if not known.size:
+    values = [summary_of(ground).further[name] for ground in grounds]
+    count = sum(one.count for one in values)
+    if not count:
         return Head(task="regression", unit=head.unit)
-    return Head(task="regression", scale=float(known.std()) or 1.0, offset=float(known.mean()), unit=head.unit)
+    mean, square = (sum(getattr(one, of) * one.count for one in values) / count for of in ("mean", "square"))
+    deviation = math.sqrt(max(square - mean**2, 0.0))
+    scale = deviation if deviation > _CONSTANT * abs(mean) else 1.0
+    return Head(task="regression", scale=scale, offset=mean, unit=head.unit)
 
 
 def check_losses(mixture: Mixture, task: str, classes: int, said: str) -> None:
@@ -57,6 +65,22 @@ def check_losses(mixture: Mixture, task: str, classes: int, said: str) -> None:
         raise UsageError(f"{said} is of {kinds[1]}; the head has {kinds[0]}. Expected losses of {kinds[0]}.")
     if not values:
         mixture.check(classes)
+
+
+def weigh(mixture: Mixture, config: TrainConfig) -> None:
+    """Give the run's class weights to every loss of the classes that takes some and names none."""
+    given = config.class_weights
+    for loss in mixture.losses.values():
+        assert isinstance(loss, Loss)  # noqa: S101  for the type checker
+        if given is None or "class_weights" not in loss_options(loss.name) or "class_weights" in loss.options:
+            continue
+        if isinstance(given, str):
+            loss.rule = given
+        loss.options["class_weights"] = given if isinstance(given, str) else _numbers(given, config)
+
+
+def _numbers(given: Mapping[str, float], config: TrainConfig) -> list[float]:
+    return [given.get(name, 1.0) for name in config.class_names]
 
 
 class HeadLosses(nn.Module):
@@ -78,6 +102,15 @@ class HeadLosses(nn.Module):
             mixture = parse_mixture(text, task="multiclass" if head.task == "regression" else head.task)
             check_losses(mixture, head.task, len(head.classes), f"heads.{name}.loss={text!r}")
             self.mixtures[name] = mixture
+
+    def named_terms(self) -> list[str]:
+        """What `terms` gives, by name."""
+        return [
+            f"{name}.{loss}"
+            for name, mixture in self.mixtures.items()
+            if isinstance(mixture, Mixture)
+            for loss in mixture.factors
+        ]
 
     def split(self, logits: Tensor) -> dict[str, Tensor]:
         """Each head's channels of (N, K, H, W) logits."""
@@ -120,7 +153,7 @@ class HeadLosses(nn.Module):
         for name, mixture in self.mixtures.items():
             assert isinstance(mixture, Mixture)  # noqa: S101
             if mixture.needs_counts:
-                mixture.count(_pixels([ground.further[name] for ground in grounds], self.heads[name]))
+                mixture.count(_pixels([summary_of(ground).further[name] for ground in grounds], self.heads[name]))
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of what `terms` gave, over all heads."""
@@ -132,8 +165,7 @@ class HeadLosses(nn.Module):
         return torch.stack(sums).sum()
 
 
-def _pixels(targets: Sequence[np.ndarray], head: Head) -> list[int]:
+def _pixels(targets: Sequence[Values], head: Head) -> list[int]:
     """How many pixels have each class, or each label."""
-    if head.exclusive:
-        return [sum(int((target == value).sum()) for target in targets) for value in range(len(head.classes))]
-    return [sum(int((target[value] == 1).sum()) for target in targets) for value in range(len(head.classes))]
+    places = [(0, value) if head.exclusive else (value, 1) for value in range(len(head.classes))]
+    return [sum(target.counts[band][value] for target in targets) for band, value in places]

@@ -1,168 +1,321 @@
-"""What is written of a run: the best checkpoint, the configuration, a line of metrics for each epoch."""
+"""The journal of a run: after each epoch it validates, keeps the best, and writes down where the run stands."""
 
-import csv
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from geoseg.checkpoint import Header, save_checkpoint
-from geoseg.config import dump_config
-from geoseg.errors import OutputError
+from geoseg.checkpoint import Header
+from geoseg.config import TrainConfig
+from geoseg.errors import ConfigError, GeosegError, nearest
+from geoseg.grid import Grid
 from geoseg.predict import Placement
-from geoseg.training.samples import Ground
-from geoseg.training.task import Segmentation, rate
+from geoseg.training.folder import CHECKPOINT, LAST, RunFolder
+from geoseg.training.ground import Ground
+from geoseg.training.optim import steps_in_epoch
+from geoseg.training.progress import Epoch, Standing, Step, is_better
+from geoseg.training.samples import IGNORED, Samples
+from geoseg.training.state import save_state
+from geoseg.training.task import Segmentation
 from geoseg.training.validate import Validation, mean_foreground, validate
 
-CHECKPOINT, CONFIG, METRICS = "model.safetensors", "config.yaml", "metrics.csv"
-"""The files of a run folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What there is to say when an epoch ends."""
-
-    number: int
-    """From 1."""
-    of: int
-    """Epochs in all."""
-    loss: float
-    """Mean over the epoch's steps."""
-    terms: dict[str, float]
-    """The same for each term of the loss, before its factor."""
-    lr: float
-    """Learning rate of the last step."""
-    iou: dict[str, float | None]
-    """Per class on the validation ground; None for a class that is not there. Empty without such ground."""
-    mean_iou: float | None
-    """Mean over the classes after the background, of those there are: decides which epoch is the best where there is no
-    other head."""
-    shares: dict[str, float]
-    """What each term had of its head's gradient in the epoch's first batch: near 1, no other term is heard."""
-    further: dict[str, float | None]
-    """Scores of further heads, see `Validation`."""
-    samples_per_s: float
-    """Speed of the steps, validation left out."""
-    seconds: float
-    """Since the first step."""
-    saved: bool
-    """Whether this epoch is the best so far and its checkpoint was written."""
+log = logging.getLogger(__name__)
 
 
 class Journal(Callback):
-    """Validates after each epoch, keeps the best checkpoint and writes down how it went.
+    """Validates after each epoch, keeps the best network, the last one and the state of the run, and tells of it.
 
-    Nothing is written before the first epoch is over: until then the files of an earlier run stay.
+    All processes of a run have one; only the first's has a folder to write.
     """
 
     def __init__(
         self,
-        run: Path,
+        folder: RunFolder | None,
         task: Segmentation,
         header: Header,
+        samples: Samples,
         val: Sequence[Ground],
         placement: Placement,
-        on_epoch: Callable[[Epoch], None],
+        *,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        on_step: Callable[[Step], None] | None = None,
     ) -> None:
-        self.run, self.task, self.header, self.val, self.placement = run, task, header, list(val), placement
-        self.on_epoch = on_epoch
-        self.best = -math.inf
-        self.saved = False
-        self.epochs = 0
-        self.interrupt: KeyboardInterrupt | None = None
-        self.losses: list[dict[str, float]] = []
-        self.begun = self.epoch_begun = 0.0
+        self.folder, self.task, self.header, self.samples = folder, task, header, samples
+        self.val, self.placement = list(val), placement
+        self.on_epoch, self.on_step = on_epoch, on_step
+        self.standing = Standing()
+        self.state: dict[str, Any] | None = None
+        """What the run goes on from."""
+        self.about: dict[str, Any] = {}
+        """What is kept in the state along with the rest."""
+        self.interrupt: BaseException | None = None
+        self._part = task.part
+        self._before = self._validated = self._begun = self._epoch_begun = 0.0
+
+    def check_metric(self) -> None:
+        """Refuse a metric that no epoch will have, before the first.
+
+        Raises:
+            ConfigError: If there is no such column, or it needs validation ground and there is none.
+        """
+        config, objective = self.task.config, self.task.objective
+        trained = ["loss", *objective.heads.named_terms(), *(objective.loss.factors if objective.main else ())]
+        scored = ["score", "val_loss", *self._scored()] if self.val else []
+        if config.metric in (*trained, *scored):
+            return
+        if not self.val and config.metric == "score" and config.patience is None:
+            return  # the last epoch is the best
+        if not self.val and config.metric in ("score", "val_loss", *self._scored()):
+            what = f"patience={config.patience}" if config.metric == "score" else f"metric={config.metric!r}"
+            raise ConfigError(
+                f"{what} needs validation ground, and there is none. Expected data.val above 0, or a source to "
+                "validate on. Else leave it out, or choose metric=loss."
+            )
+        known = trained + scored
+        raise ConfigError(
+            f"metric={config.metric!r} is no column of metrics.csv.{nearest(config.metric, known)} Expected one of: "
+            f"{', '.join(known)}."
+        )
+
+    def _scored(self) -> list[str]:
+        """What validation has to say, found by a pixel of which nothing is known: that costs no forward pass."""
+        some = self.samples.grounds[0]
+        further = {name: np.full((len(plane), 1, 1), np.nan, np.float32) for name, plane in some.further.items()}
+        grid = Grid((1, 1), some.grid.transform, some.grid.crs)
+        nothing = replace(
+            some,
+            data=some.data[:, :1, :1],
+            valid=np.zeros((1, 1), bool),
+            target=np.full((1, 1), IGNORED, np.uint8),
+            grid=grid,
+            further=further,
+            distances=None,
+            summary=None,
+        )
+        return list(validate(self.task.average.network, self.header, [nothing], self.placement).metrics)
+
+    # --- where the run stands
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Time runs from here."""
-        self.begun = time.perf_counter()
+        """Go on from the state, if there is one; time runs from here."""
+        if self.state:
+            self._restore(trainer, self.state)
+        self.task.ranks.share_start(self.task.network)
+        self.task.ranks.hold_signals()
+        self._begun = time.perf_counter()
+        self._before = self.standing.seconds
+
+    def _restore(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
+        task = self.task
+        task.network.load_state_dict(state["network"])
+        if task.average.decay:
+            task.average.network.load_state_dict(state["average"])
+        task.average.steps = state["average_steps"]
+        # The tensors of a state lie in memory as they did, which fused optimizers take for granted.
+        optimizer = trainer.optimizers[0]
+        groups = optimizer.state_dict()["param_groups"]  # of this device: another may be fused, or not
+        optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        if state["scaler"]:
+            trainer.precision_plugin.load_state_dict(state["scaler"])
+        self.samples.load_state_dict(state["samples"])
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        progress.processed = progress.completed = self.standing.epochs
+        trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = state["steps"]
+
+    def keep_state(self, trainer: Trainer) -> None:
+        """Write down everything that the next epoch depends on."""
+        if self.folder is None:
+            return
+        task = self.task
+        standing = {name: getattr(self.standing, name) for name in self.standing.__slots__}
+        state = {
+            "standing": standing,
+            "header": self.header.model_dump(mode="json"),
+            "steps": trainer.global_step,
+            "network": task.network.state_dict(),
+            "average": task.average.network.state_dict() if task.average.decay else {},
+            "average_steps": task.average.steps,
+            "optimizer": trainer.optimizers[0].state_dict()["state"],
+            "scaler": trainer.precision_plugin.state_dict(),
+            "samples": self.samples.state_dict(),
+        }
+        save_state(self.folder.path, self.standing.epochs, state | self.about)
+
+    # --- steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The epoch's means begin anew."""
-        self.losses, self.epoch_begun = [], time.perf_counter()
+        """The epoch's speed begins anew."""
+        self._epoch_begun = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the loss and its terms."""
-        self.losses.append({name: float(value) for name, value in outputs.items()})
+        """Write down that memory ran out, if it did; tell of the step."""
+        if self.task.part != self._part:
+            self._part = self.task.part
+            self._record_part()
+        if self.on_step is None or self.folder is None:
+            return
+        config, done = self.task.config, batch_idx + 1
+        steps, spent = steps_in_epoch(config), time.perf_counter() - self._epoch_begun
+        left = (config.epochs - trainer.current_epoch) * steps - done
+        losses = self.task.losses
+        self.on_step(
+            Step(
+                epoch=trainer.current_epoch + 1,
+                epochs=config.epochs,
+                number=done,
+                of=steps,
+                loss=sum(one["loss"] for one in losses) / len(losses),
+                samples_per_s=_samples(config, done) / spent,
+                eta_s=left * spent / done + (config.epochs - trainer.current_epoch) * self._validated,
+                metric=config.metric,
+                best=self.standing.best,
+            )
+        )
+
+    def _record_part(self) -> None:
+        """The configuration by which the run goes on: smaller batches, more of which make a step."""
+        config = fitted(self.task.config, self._part * self.task.ranks.count)
+        if self.folder:
+            log.warning(
+                "Out of memory with %d samples in a batch: from here on batch_size=%d and accumulate=%d, which makes "
+                "the same steps. config.yaml says so.",
+                self.task.config.batch_size,
+                config.batch_size,
+                config.optimizer.accumulate,
+            )
+            self.folder.write_config(config)
+
+    # --- epochs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the averaged network, keep it if it is the best so far, write a row."""
-        stepped = time.perf_counter() - self.epoch_begun
-        network, config = self.task.average.network, self.task.config
-        scores = validate(network, self.header, self.val, self.placement)
-        better = scores.score is None or scores.score > self.best
-        if better:
-            self.best = -math.inf if scores.score is None else scores.score
-            self.save(network, scores)
+        """Score the averaged network, keep it if it is the best so far, write down where the run stands."""
+        self.task.settle()
+        stepped = time.perf_counter() - self._epoch_begun
+        self._learn()
+        if self.folder:
+            self._close_epoch(trainer, self.folder, stepped)
+        trainer.should_stop = self.task.ranks.tell(self.standing.exhausted(self.task.config.patience))
+
+    def _learn(self) -> None:
+        """Tell the samples of all processes which were hard."""
+        if not self.samples.hard:
+            return
+        seen = [(indices.tolist(), losses.tolist()) for indices, losses in self.task.seen]
+        every = [pair for own in self.task.ranks.gather(seen) for pair in own]
+        self.samples.learn([i for indices, _ in every for i in indices], [v for _, values in every for v in values])
+
+    def _close_epoch(self, trainer: Trainer, folder: RunFolder, stepped: float) -> None:
+        network = self.task.average.network
+        scores = self._validate()
+        epoch = self._epoch(trainer.current_epoch + 1, scores, stepped)
+        header = self.header.model_copy(update={"metrics": metrics_of(scores)})
+        if epoch.saved:
+            folder.write_network(CHECKPOINT, header, network)
+        folder.write_network(LAST, header, network)
+        self.standing.take(epoch)
+        folder.write_rows(self.standing.rows)
+        folder.write_events(epoch.columns, epoch.number)
+        # Last: should the run end before, this epoch is made again and its files are written once more, the same.
+        self.keep_state(trainer)
+        folder.note(", ".join(f"{name} {value}" for name, value in epoch.row().items() if value))
+        self.on_epoch(epoch)
+
+    def _validate(self) -> Validation:
+        begun = time.perf_counter()
+        loss = self.task.objective.of_window if self.task.config.metric == "val_loss" else None
+        scores = validate(self.task.average.network, self.header, self.val, self.placement, loss=loss)
+        self._validated = time.perf_counter() - begun
+        return scores
+
+    def _epoch(self, number: int, scores: Validation, stepped: float) -> Epoch:
+        config, losses = self.task.config, self.task.losses
+        means = {name: float(np.mean([one[name] for one in losses])) for name in losses[0]}
         iou = scores.iou.get("all", {})
-        means = {name: float(np.mean([one[name] for one in self.losses])) for name in self.losses[0]}
         epoch = Epoch(
-            number=trainer.current_epoch + 1,
+            number=number,
             of=config.epochs,
             loss=means.pop("loss"),
             terms=means,
-            lr=config.optimizer.lr * rate(trainer.global_step - 1, config.steps, config.optimizer.warmup),
+            lr=self.task.rate,
             iou=iou,
             mean_iou=mean_foreground(iou),
             shares=dict(self.task.shares),
             further=scores.further,
-            samples_per_s=len(self.losses) * config.batch_size / stepped,
-            seconds=time.perf_counter() - self.begun,
-            saved=better,
+            samples_per_s=_samples(config, steps_in_epoch(config)) / stepped,
+            seconds=self._before + time.perf_counter() - self._begun,
+            saved=False,
+            metrics={"score": scores.score} | scores.metrics if self.val else {},
+            metric=config.metric,
         )
-        self.write(epoch)
-        self.epochs = epoch.number
-        self.on_epoch(epoch)
+        value = _value_of(epoch)
+        better = is_better(value, self.standing.best, config.metric)
+        return replace(epoch, saved=better, value=value, best=value if better else self.standing.best)
+
+    # --- ends
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Interrupted before the first epoch ended: keep what there is."""
-        if isinstance(exception, KeyboardInterrupt):
-            self.interrupt = exception
-            if self.task.average.steps and not self.saved:
-                self.save(self.task.average.network, Validation())
-            exception.add_note(self.kept())
+        """Interrupted: keep what there is."""
+        if not isinstance(exception, KeyboardInterrupt | SIGTERMException):
+            return
+        self.interrupt = exception
+        if self.folder is None:
+            return
+        task = self.task
+        if task.average.steps:
+            header = self.header.model_copy(update={"metrics": metrics_of(Validation())})
+            try:
+                self.folder.write_network(LAST, header, task.average.network)
+                if not self.standing.epochs:
+                    self.folder.write_network(CHECKPOINT, header, task.average.network)
+            except GeosegError as err:  # a step that was not finite is told of only after the next
+                log.warning("%s", err)
+        exception.add_note(self.kept())
 
     def kept(self) -> str:
         """What the run folder holds of an interrupted run, in a sentence."""
-        path = self.run / CHECKPOINT
-        if not self.saved:
-            return f"Nothing was learnt yet: {self.run} is as it was."
-        if not self.epochs:
+        assert self.folder  # noqa: S101  for the type checker
+        path, epochs = self.folder.path / CHECKPOINT, self.standing.epochs
+        if not self.task.average.steps:
+            return "Nothing was learnt yet."
+        if not epochs:
             return f"{path} holds what was learnt before the end of the first epoch."
         which = "best" if self.val else "last"
-        return f"{path} holds the {which} of {self.epochs} epoch{'s' if self.epochs > 1 else ''}."
+        many = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+        return f"{path} holds the {which} of {many}; --resume goes on after the last of them."
 
-    def save(self, network: nn.Module, scores: Validation) -> None:
-        """Write the checkpoint with what it reached on each validation source; the configuration beside it."""
-        try:
-            self.run.mkdir(exist_ok=True)
-        except OSError as err:
-            raise OutputError(f"{self.run} cannot be made ({err.strerror}). Expected a writable folder.") from err
-        metrics: dict[str, Any] = {"iou": scores.iou} | ({"further": scores.further} if scores.further else {})
-        header = self.header.model_copy(update={"metrics": metrics})
-        save_checkpoint(self.run / CHECKPOINT, header, network.state_dict())
-        (self.run / CONFIG).write_text(dump_config(self.task.config), encoding="utf-8")
-        self.saved = True
 
-    def write(self, epoch: Epoch) -> None:
-        """One more line of metrics.csv; the first one begins a new file."""
-        scores = {f"iou_{name}": value for name, value in epoch.iou.items()} | {"iou_mean": epoch.mean_iou}
-        scores |= epoch.further | {f"share_{name}": value for name, value in epoch.shares.items()}
-        row = {"epoch": str(epoch.number), "lr": f"{epoch.lr:.6g}"}
-        row |= {name: f"{value:.6g}" for name, value in ({"loss": epoch.loss} | epoch.terms).items()}
-        row |= {name: "" if value is None else f"{value:.6g}" for name, value in scores.items()}
-        row |= {"samples_per_s": f"{epoch.samples_per_s:.1f}", "seconds": f"{epoch.seconds:.1f}"}
-        first = epoch.number == 1
-        with (self.run / METRICS).open("w" if first else "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row)
-            if first:
-                writer.writeheader()
-            writer.writerow(row)
+def metrics_of(scores: Validation) -> dict[str, Any]:
+    """What a checkpoint says of how well its network does."""
+    return {"iou": scores.iou} | ({"further": scores.further} if scores.further else {})
+
+
+def fitted(config: TrainConfig, batch_size: int) -> TrainConfig:
+    """The same steps from smaller batches.
+
+    Args:
+        config: A run.
+        batch_size: A divisor of its `batch_size`.
+    """
+    factor = config.batch_size // batch_size
+    optimizer = config.optimizer.model_copy(update={"accumulate": config.optimizer.accumulate * factor})
+    changes = {"batch_size": batch_size, "steps_per_epoch": config.steps_per_epoch * factor, "optimizer": optimizer}
+    return config.model_copy(update=changes)
+
+
+def _samples(config: TrainConfig, steps: int) -> int:
+    """In the first steps of an epoch."""
+    return min(steps * config.optimizer.accumulate, config.steps_per_epoch) * config.batch_size
+
+
+def _value_of(epoch: Epoch) -> float | None:
+    """What the epoch has of the metric that the configuration names."""
+    value = epoch.columns.get(epoch.metric)
+    return value if value is None or math.isfinite(value) else None

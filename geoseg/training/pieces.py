@@ -44,7 +44,7 @@ class Piece:
     known: tuple[int, ...]
     """The classes that its labels tell apart."""
     read: Callable[[Window], Decoded]
-    """Decodes a window of it, in its own pixels; strips of full width keep memory flat."""
+    """Decodes a window of it, in its own pixels; strips of full width keep memory flat. Not for several threads."""
     files: tuple[Path, ...]
     """Every file that `read` opens. When none has changed since, pixels decoded before are still right."""
     recipe: Mapping[str, Any]

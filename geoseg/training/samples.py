@@ -1,196 +1,205 @@
-"""Ground: decoded, labelled pixels in memory. Samples: random windows of it, each a pure function of seed and index."""
+"""Samples: random windows of labelled ground, each a function of the seed, its index and what earlier epochs taught."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from geoseg.batches import ArrayReader, mirror
-from geoseg.grid import Grid
+from geoseg.errors import ResumeError
+from geoseg.training.ground import (
+    FURTHER,
+    IGNORED,
+    Ground,
+    Statistics,
+    file_list,
+    pixels_per_class,
+    statistics,
+    summary_of,
+)
+from geoseg.training.view import View, cut
 from geoseg.windows import Window
 
-IGNORED = 255
-"""Target value of pixels of which nothing is known."""
-
-FURTHER = "further_"
-"""What the names of further heads' targets begin with in a sample."""
+__all__ = [
+    "FURTHER",
+    "IGNORED",
+    "Epochs",
+    "Ground",
+    "Samples",
+    "Statistics",
+    "cut",
+    "file_list",
+    "pixels_per_class",
+    "statistics",
+]
 
 _TRIES = 8
 _ENOUGH = 0.25
 """A window is drawn again, at most `_TRIES` times, while less than this share of it is labelled."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ground:
-    """A rectangle of labelled pixels in memory."""
-
-    name: str
-    """The file it comes from, for messages."""
-    source: str
-    """Short name of the source it belongs to, for scores."""
-    data: np.ndarray
-    """(C, H, W), the scene's own dtype."""
-    valid: np.ndarray
-    """(H, W) bool, True = usable."""
-    target: np.ndarray
-    """(H, W) uint8 class indices; 255 where nothing is known, invalid pixels included."""
-    grid: Grid
-    """Where the pixels lie."""
-    known: tuple[int, ...]
-    """The classes that the labels tell apart. A target that is none of them, nor 255, means: any of the others."""
-    gsd: float | None = None
-    """Metres per pixel, if known."""
-    zoom: tuple[float, float] = (1.0, 1.0)
-    """Range of the factor by which samples make a pixel cover more ground."""
-    share: float = 1.0
-    """How often samples are cut here, relative to other ground."""
-    further: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """(bands, H, W) float32 targets of further heads by name; NaN where nothing is known."""
-
-    @property
-    def reader(self) -> ArrayReader:
-        """The pixels as tiles are read from."""
-        return ArrayReader(self.data, self.valid, self.grid)
-
-
-def file_list(grounds: Iterable[Ground]) -> str:
-    """The files of some ground, for a message: three of them, and how many more."""
-    names = sorted({ground.name for ground in grounds})
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Per band, what normalisation needs to know of the training pixels."""
-
-    mean: tuple[float, ...]
-    """Mean of the valid pixels, in the scene's units."""
-    std: tuple[float, ...]
-    """Standard deviation, above 0."""
-    value_range: tuple[tuple[float, float], ...]
-    """(lowest, highest) value."""
-
-
-def statistics(grounds: Sequence[Ground]) -> Statistics:
-    """Mean, deviation and range of the valid pixels, each ground counted as often as samples are cut there.
-
-    Args:
-        grounds: At least one with a valid pixel, all of one number of bands.
-
-    Returns:
-        A deviation of 1 for a band that is constant.
-    """
-    shares, moments, ranges = [], [], []
-    for ground in grounds:
-        values = ground.data[:, ground.valid]
-        finite = np.isfinite(values).all(axis=0) if values.dtype.kind == "f" else slice(None)
-        values = values[:, finite]
-        if not values.shape[1] or not ground.share:
-            continue
-        shares.append(ground.share)
-        moments.append([(v.mean(dtype=np.float64), np.square(v, dtype=np.float64).mean()) for v in values])
-        ranges.append([(float(v.min()), float(v.max())) for v in values])
-    mean, square = np.average(np.array(moments), axis=0, weights=shares).T
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    std = np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
-    spans = np.array(ranges)
-    low, high = spans[:, :, 0].min(axis=0), spans[:, :, 1].max(axis=0)
-    return Statistics(tuple(mean.tolist()), tuple(std.tolist()), tuple(zip(low.tolist(), high.tolist(), strict=True)))
+_HARDEST = 4
+"""One window in so many of an epoch is remembered as hard."""
+_FADE = 0.8
+"""What the loss of a hard window counts for after an epoch in which it was not drawn again."""
 
 
 class Samples(Dataset):
-    """An endless row of samples; each depends on the seed and its index alone, so that any run can be continued."""
+    """An endless row of samples.
 
-    def __init__(self, grounds: Sequence[Ground], *, tile_size: int, seed: int) -> None:
-        """Samples of `tile_size` pixels a side from grounds that each hold a labelled pixel."""
+    Each depends on the seed, its index and the hard windows known when its epoch began, and on nothing else, so that
+    any run can be continued. `learn` and `load_state_dict` are for between epochs. Copies of this in other processes
+    (workers of a loader, ranks) learn nothing from each other: tell each the same.
+    """
+
+    def __init__(
+        self, grounds: Sequence[Ground], *, tile_size: int, seed: int, balance: float = 0, hard: float = 0
+    ) -> None:
+        """Samples of `tile_size` pixels a side.
+
+        Args:
+            grounds: Each holds a labelled pixel.
+            tile_size: Side of a sample.
+            seed: Of everything drawn.
+            balance: Share of the samples that are cut round a pixel of a class, all classes as likely.
+            hard: Share of the samples that are cut where the loss was high; they come before the balanced ones where
+                both are more than all.
+        """
+        if balance:
+            grounds = [replace(ground, summary=summary_of(ground)) for ground in grounds]
         self.grounds, self.tile_size, self.seed = list(grounds), tile_size, seed
+        self.balance, self.hard = balance, hard
         shares = np.array([ground.share for ground in grounds])
         self.upto = np.cumsum(shares / shares.sum())
+        self.classes = _classes(self.grounds) if balance else []
+        self.planes = max((len(g.distances) for g in self.grounds if g.distances is not None), default=0)
+        self.pool: list[tuple[int, int, int, int, float]] = []
+        """Hard windows: ground, row, column, side, loss."""
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One sample.
 
         Returns:
             `image` (C, S, S), uint8 if the ground is, else float32; `target` (S, S) uint8; `valid` (S, S) bool;
-            `further_<head>` (bands, S, S) float32 for each further head; `ground`, the ground's index as a scalar.
+            `further_<head>` (bands, S, S) float32 for each further head; if the grounds have them, `distances`
+            (P, S, S) float32 in the sample's pixels, with planes of 0 after the ground's own where others have more;
+            `ground` and `index`, scalars: the ground's place and the sample's own.
         """
+        which, view, _ = self._view(index)
+        sample = view.sample()
+        if missing := self.planes - (len(sample["distances"]) if "distances" in sample else 0):
+            more = torch.zeros(missing, self.tile_size, self.tile_size)
+            sample["distances"] = torch.cat([sample["distances"], more]) if "distances" in sample else more
+        return sample | {"ground": torch.tensor(which), "index": torch.tensor(index)}
+
+    def _view(self, index: int) -> tuple[int, View, int | None]:
+        """Which ground, what of it, and which of the hard windows it was drawn from."""
         rng = np.random.default_rng((self.seed, index))
-        which = min(int(np.searchsorted(self.upto, rng.random(), side="right")), len(self.grounds) - 1)
+        chance = rng.random() if self.hard or self.balance else 1.0
+        if chance < self.hard:
+            if self.pool:
+                return self._again(rng)
+        elif chance < self.hard + self.balance and self.classes:
+            return self._balanced(rng)
+        which = _drawn(rng, self.upto)
         ground = self.grounds[which]
-        low, high = np.log(ground.zoom)
-        side = max(1, round(self.tile_size * float(np.exp(rng.uniform(low, high)))))
+        side = self._side(rng, ground)
         for _ in range(_TRIES):
-            window = Window(
-                row=_start(rng, ground.target.shape[0], side),
-                col=_start(rng, ground.target.shape[1], side),
-                height=side,
-                width=side,
-            )
-            sample = cut(ground, window, self.tile_size)
-            if _labelled(sample) >= _ENOUGH:
+            view = self._square(ground, [_start(rng, size, side) for size in ground.target.shape], side)
+            if view.labelled() >= _ENOUGH:
                 break
-        return sample | {"ground": torch.tensor(which)}
+        return which, view, None
+
+    def _balanced(self, rng: np.random.Generator) -> tuple[int, View, None]:
+        """A window with a pixel of some class in it, anywhere in it."""
+        value, upto = self.classes[int(rng.integers(len(self.classes)))]
+        which = _drawn(rng, upto)
+        ground = self.grounds[which]
+        side, known = self._side(rng, ground), summary_of(ground).positions[value]
+        pixel = known[int(rng.integers(len(known)))].tolist()
+        return which, self._near(ground, [at - int(rng.integers(side)) for at in pixel], side), None
+
+    def _again(self, rng: np.random.Generator) -> tuple[int, View, int]:
+        """A hard window, moved by up to a quarter of its side, at another zoom."""
+        parent = int(rng.integers(len(self.pool)))
+        which, row, col, before, _ = self.pool[parent]
+        ground = self.grounds[which]
+        side = self._side(rng, ground)
+        moved = [round((before - side) / 2 + side * float(rng.uniform(-0.25, 0.25))) for _ in range(2)]
+        return which, self._near(ground, [row + moved[0], col + moved[1]], side), parent
+
+    def _side(self, rng: np.random.Generator, ground: Ground) -> int:
+        low, high = np.log(ground.zoom)
+        return max(1, round(self.tile_size * float(np.exp(rng.uniform(low, high)))))
+
+    def _near(self, ground: Ground, start: Sequence[int], side: int) -> View:
+        """The window that begins there or, where it would stick out, as near as may be."""
+        ends = [sorted((0, size - side)) for size in ground.target.shape]
+        inside = [min(max(at, low), high) for at, (low, high) in zip(start, ends, strict=True)]
+        return self._square(ground, inside, side)
+
+    def _square(self, ground: Ground, start: Sequence[int], side: int) -> View:
+        return View(ground, Window(row=start[0], col=start[1], height=side, width=side), self.tile_size)
+
+    def learn(self, indices: Sequence[int], losses: Sequence[float]) -> None:
+        """Take the mean losses of an epoch's samples, so that later epochs come back to the hardest of them.
+
+        A hard window that was drawn in this epoch is forgotten for what was seen in its place. Losses that are not
+        finite say nothing. The order does not matter.
+        """
+        if not self.hard:
+            return
+        found, drawn = [], set()
+        for index, loss in sorted(dict(zip(indices, losses, strict=True)).items()):
+            if not np.isfinite(loss):
+                continue
+            which, view, parent = self._view(index)
+            drawn.add(parent)
+            found.append((which, view.window.row, view.window.col, view.window.width, float(loss)))
+        kept = [(*hard[:4], hard[4] * _FADE) for place, hard in enumerate(self.pool) if place not in drawn]
+        hardest = sorted(kept + found, key=lambda hard: (-hard[4], hard))
+        self.pool = hardest[: -(-len(found) // _HARDEST)] if found else kept
+
+    def state_dict(self) -> dict[str, Any]:
+        """What earlier epochs taught, as JSON has it."""
+        return {"grounds": len(self.grounds), "hard": [list(hard) for hard in self.pool]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            ResumeError: If it is of other ground.
+        """
+        if state["grounds"] != len(self.grounds):
+            raise ResumeError(
+                f"the run was on {state['grounds']} pieces of ground, now there are {len(self.grounds)}. Expected the "
+                "same data. Start a new run."
+            )
+        self.pool = [(int(g), int(row), int(col), int(side), float(loss)) for g, row, col, side, loss in state["hard"]]
 
 
-def _labelled(sample: dict[str, Tensor]) -> float:
-    """The share of a sample of which some head knows something."""
-    known = sample["target"] != IGNORED
-    for name, target in sample.items():
-        if name.startswith(FURTHER):
-            known = known | ~target.isnan().any(0)
-    return float(known.float().mean())
+def _classes(grounds: Sequence[Ground]) -> list[tuple[int, np.ndarray]]:
+    """Every class of which a pixel is known, and how likely each ground is to show one, summed up to 1."""
+    shares: dict[int, np.ndarray] = {}
+    for which, ground in enumerate(grounds):
+        summary = summary_of(ground)
+        for value in summary.positions:
+            if value in ground.known:
+                own = shares.setdefault(value, np.zeros(len(grounds)))
+                own[which] = ground.share * summary.counts[value] / ground.target.size
+    return [(value, np.cumsum(own / own.sum())) for value, own in sorted(shares.items()) if own.sum() > 0]
+
+
+def _drawn(rng: np.random.Generator, upto: np.ndarray) -> int:
+    """Which of some shares, summed up to 1."""
+    return min(int(np.searchsorted(upto, rng.random(), side="right")), len(upto) - 1)
 
 
 def _start(rng: np.random.Generator, size: int, side: int) -> int:
     """Where a window of `side` begins on an axis: anywhere inside it, or round all of it when the axis is shorter."""
     low, high = sorted((0, size - side))
     return int(rng.integers(low, high, endpoint=True))
-
-
-def cut(ground: Ground, window: Window, tile_size: int) -> dict[str, Tensor]:
-    """The square `window` of the ground, resampled to `tile_size`; beyond the edge mirrored, with nothing to learn.
-
-    Values are averaged over the pixels that fall together and interpolated between them; classes are the nearest's.
-    """
-    rows = mirror(window.row, window.stop_row, ground.target.shape[0])
-    cols = mirror(window.col, window.stop_col, ground.target.shape[1])
-    nearest = ((np.arange(tile_size) + 0.5) * window.width / tile_size).astype(np.intp)
-    picked = np.ix_(rows[nearest], cols[nearest])
-    target = ground.target[picked].copy()
-    target[_outside(window.row, nearest, ground.target.shape[0])] = IGNORED
-    target[:, _outside(window.col, nearest, ground.target.shape[1])] = IGNORED
-    further = {}
-    for name, plane in ground.further.items():
-        further[name] = plane[:, rows[nearest][:, None], cols[nearest]].copy()
-        further[name][:, _outside(window.row, nearest, ground.target.shape[0])] = np.nan
-        further[name][:, :, _outside(window.col, nearest, ground.target.shape[1])] = np.nan
-    inside = window == window.intersection(ground.grid.window)
-    data = ground.data[:, *window.slices()] if inside else ground.data[:, rows[:, None], cols]
-    return {
-        "image": _resample(data, tile_size),
-        "target": torch.from_numpy(target),
-        "valid": torch.from_numpy(ground.valid[picked]),
-    } | {f"{FURTHER}{name}": torch.from_numpy(plane) for name, plane in further.items()}
-
-
-def _outside(start: int, nearest: np.ndarray, size: int) -> np.ndarray:
-    position = start + nearest
-    return (position < 0) | (position >= size)
-
-
-def _resample(data: np.ndarray, tile_size: int) -> Tensor:
-    """(C, S, S) from (C, n, n), by triangles as wide as the coarser of both pixels."""
-    if data.dtype != np.uint8:
-        data = np.nan_to_num(data.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    image = torch.from_numpy(np.ascontiguousarray(data))
-    if data.shape[1] == tile_size:
-        return image
-    size = (tile_size, tile_size)
-    return torch.nn.functional.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 class Epochs(Sampler):

@@ -1,73 +1,31 @@
-"""The Lightning task: a batch of samples to a loss, partial labels included; the running average of the parameters."""
+"""The Lightning task: the batches of a step to a step of the optimizer, partial labels included.
 
-import copy
+Steps are made by hand (Lightning's manual optimization): their batches are cut into parts that fit into memory, and
+when one does not, the whole step is made again in smaller ones, by every process of the run alike.
+"""
+
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Generator, Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from geoseg.checkpoint import Head
 from geoseg.config import TrainConfig
-from geoseg.errors import TrainingError
+from geoseg.errors import DeviceError, TrainingError
 from geoseg.losses import Mixture
 from geoseg.models.layout import channels_last
-from geoseg.training.augment import change_light, turn_batch
-from geoseg.training.heads import HeadLosses, heads_of
-from geoseg.training.samples import IGNORED, Ground, Statistics, file_list
+from geoseg.predict import _is_out_of_memory
+from geoseg.training.augment import change_light, light_range, move
+from geoseg.training.ground import Ground, Statistics, file_list
+from geoseg.training.heads import heads_of
+from geoseg.training.objective import Objective, merge_unknown
+from geoseg.training.optim import Average, freeze, make_optimizer, set_rate
+from geoseg.training.ranks import Ranks
 
-_AUXILIARY = 0.4
-"""What the loss of an auxiliary head counts for. Source: Zhao et al. 2017, arXiv:1612.01105, section 3.3."""
-
-
-def merge_unknown(logits: Tensor, target: Tensor, known: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Logits and target of labels that tell only some classes apart.
-
-    The other classes become one, last, "any of the others", whose probability is the sum of theirs: its logit is their
-    logsumexp. So nothing is learnt about which of them a pixel is: a loss of the result does not change when
-    probability moves between them. Does nothing when all classes but one, or all, are known.
-
-    Args:
-        logits: (N, K, H, W) float, before softmax.
-        target: (N, H, W) int64 in [0, K) or 255; any class that is not known means "any of the others".
-        known: Indices of the classes told apart, ascending.
-
-    Returns:
-        (N, len(known) + 1, H, W) logits and the target that indexes them; or both as they came.
-    """
-    classes = logits.shape[1]
-    others = [index for index in range(classes) if index not in known]
-    if len(others) < 2:
-        return logits, target
-    merged = torch.cat([logits[:, list(known)], logits[:, others].logsumexp(1, keepdim=True)], 1)
-    place = torch.full((256,), len(known), dtype=torch.int64)
-    place[list(known)] = torch.arange(len(known))
-    place[IGNORED] = IGNORED
-    return merged, place.to(target.device)[target]
-
-
-class Average:
-    """A running average of a network's parameters and statistics, smoother than any single step's."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        """Begin at the network as it is."""
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.decay, self.steps = decay, 0
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Move towards `network` by 1 - decay; further in the first steps, when the average is still young."""
-        self.steps += 1
-        decay = min(self.decay, self.steps / (self.steps + 9))
-        own, new = self.network.state_dict(), network.state_dict()
-        floats = [key for key, value in own.items() if value.is_floating_point()]
-        torch._foreach_lerp_([own[key] for key in floats], [new[key] for key in floats], 1 - decay)
-        for key in own.keys() - floats:
-            own[key].copy_(new[key])
+__all__ = ["Segmentation", "merge_unknown"]
 
 
 class Segmentation(LightningModule):
@@ -98,78 +56,189 @@ class Segmentation(LightningModule):
             heads: The checkpoint's; by default as the configuration has them.
         """
         super().__init__()
+        self.automatic_optimization = False
         self.network = channels_last(network)
-        self.loss, self.config, self.grounds = loss, config, list(grounds)
-        self.heads = HeadLosses(config, heads or heads_of(config))
-        self.factor = config.heads[config.main_head].weight if config.heads and config.main_head else 1.0
-        self.shares: dict[str, float] = {}
-        """What each term had of its head's gradient in the first batch of the epoch."""
+        self.config, self.grounds = config, list(grounds)
+        self.objective = Objective(loss, config, heads or heads_of(config))
         self.average = Average(network, config.optimizer.ema)
+        self.ranks = Ranks()
+        self.part = config.batch_size // self.ranks.count
+        """Samples in a forward pass of this process: the batch, or what of it fits into memory."""
+        self.rate = 0.0
+        """Highest learning rate of the last step."""
+        self.shares: dict[str, float] = {}
+        """What each term had of its head's gradient in the first step of the epoch."""
+        self.losses: list[dict[str, float]] = []
+        """The loss and its terms in the steps of the epoch, of all processes together."""
+        self.seen: list[tuple[Tensor, Tensor]] = []
+        """Indices and losses of this process's samples of the epoch, where hard ones are drawn again."""
         self.chance = Generator()
-        low, high = torch.tensor(normalisation.value_range).T
-        span = (high - low).clamp_min(1e-6)
+        self._unread: _Unread | None = None
+        low, high = torch.tensor(light_range(normalisation.mean, normalisation.std, normalisation.value_range)).T
         self._plane("low", low)
-        self._plane("span", span)
-        self._plane("mean", (torch.tensor(normalisation.mean) - low) / span)
-        self._plane("std", torch.tensor(normalisation.std) / span)
+        self._plane("span", high - low)
+        self._plane("mean", (torch.tensor(normalisation.mean) - low) / (high - low))
+        self._plane("std", torch.tensor(normalisation.std) / (high - low))
 
     def _plane(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values.float().view(1, -1, 1, 1), persistent=False)
 
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """As the configuration says. The rate depends on the step alone and is set before each."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        return make_optimizer(self.network, self.config.optimizer, scaled=scaled)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batches of a step stay where they are; each part goes to the device when its turn comes."""
+        return batch
+
+    def on_train_epoch_start(self) -> None:
+        """The encoder learns, or not yet; what is gathered in an epoch begins anew."""
+        freeze(self.network, self.current_epoch < self.config.optimizer.freeze_encoder)
+        self.losses, self.seen, self.shares = [], [], {}
+
+    # --- a step
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> None:
+        """Make one step of the optimizer from all batches whose gradients it takes.
+
+        Raises:
+            TrainingError: If a loss or gradient is not finite; names the files the samples were cut from.
+            DeviceError: If not even a single sample fits into memory.
+        """
+        # Not at the end of the step itself, where the device would be idle until the next one comes.
+        self.settle()
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)  # noqa: S101  for the type checker
+        statistics = list(self.network.buffers())
+        before = [buffer.clone() for buffer in statistics]
+        while True:
+            optimizer.zero_grad()
+            sums = self._gradients(batch, first=index == 0)
+            if self.ranks.all_well(sums is not None, self.device):
+                break
+            sums = None
+            self._halve(batch)
+            for buffer, value in zip(statistics, before, strict=True):
+                buffer.copy_(value)
+        names, values = cast("tuple[list[str], Tensor]", sums)
+        values = self.ranks.average(self.network, values)
+        self.rate = set_rate(cast(torch.optim.Optimizer, optimizer), self.global_step, self.config)
+        self._unread = _Unread(self.global_step + 1, names, values, batch["ground"])
+        optimizer.step()
+        self.average.update(self.network)
+        if index == 0 or self.device.type == "cpu":
+            self.settle()
+
+    def _gradients(self, batch: dict[str, Tensor], *, first: bool) -> tuple[list[str], Tensor] | None:
+        """The gradients of a step, and the names and values of its loss and terms; None when memory runs out."""
+        count = len(batch["ground"])
+        names, values, seen = [""], [], []
+        try:
+            # Lightning has its autocast on, in which nothing but the forward pass should be.
+            with torch.autocast(self.device.type, enabled=False):
+                for start in range(0, count, self.part):
+                    part = {name: plane[start : start + self.part] for name, plane in batch.items()}
+                    loss, terms, own = self._loss_of(part, shares=first and start == 0)
+                    share = len(part["ground"]) / count
+                    self.manual_backward(loss * share)
+                    names = ["loss", *terms]
+                    values.append(torch.stack([loss.detach(), *terms.values()]) * share)
+                    seen += [(part["index"], own)] if own is not None else []
+        except RuntimeError as err:
+            if not _is_out_of_memory(err):
+                raise
+            return None
+        self.seen += seen
+        return names, torch.stack(values).sum(0)
+
+    def _halve(self, batch: dict[str, Tensor]) -> None:
+        """Take smaller parts from here on: the largest that divide a batch and are no more than half as large."""
+        if self.part == 1:
+            sides = "x".join(str(side) for side in batch["image"].shape[:-3:-1])
+            raise DeviceError(
+                f"a sample of {sides} pixels does not fit into the memory of {self.device}. Expected room for one. "
+                "Choose a smaller tile_size or network, or another device."
+            )
+        whole = self.config.batch_size // self.ranks.count
+        self.part = max(size for size in range(1, self.part // 2 + 1) if whole % size == 0)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradients; their norm is looked at along with the loss."""
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip)
+        if self._unread:
+            self._unread.norm = norm
+
+    def settle(self) -> None:
+        """Read what the last step came to, which may still lie on the device.
+
+        Raises:
+            TrainingError: If it is not finite.
+        """
+        unread, self._unread = self._unread, None
+        if unread is None:
+            return
+        values = unread.values.tolist()
+        # With float16, gradients overflow now and then; the scaler leaves out such a step.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        norm = 0.0 if scaled or unread.norm is None else float(unread.norm)
+        if not (math.isfinite(values[0]) and math.isfinite(norm)):
+            files = self.ranks.gather(file_list(self.grounds[index] for index in set(unread.grounds.tolist())))
+            what = f"loss={values[0]:g}" if math.isfinite(norm) else f"gradient={norm:g}"
+            raise TrainingError(
+                f"{what} in step {unread.step} (samples of {', '.join(files)}). Expected a finite number. Lower the "
+                f"learning rate (now {self.config.optimizer.lr:g}), or look at these files."
+            )
+        self.losses.append(dict(zip(unread.names, values, strict=True)))
+
+    # --- the loss
+
+    def _loss_of(self, part: dict[str, Tensor], *, shares: bool) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """The loss of some samples, its terms without a gradient, and each sample's own loss where that is wanted."""
+        self.seed(part)
+        known = [self.grounds[index].known for index in part["ground"].tolist()]
+        part = {name: plane.to(self.device, non_blocking=True) for name, plane in part.items()}
+        image, targets = self.prepare(part)
+        with self.trainer.precision_plugin.forward_context():
+            logits, auxiliary = self._answers(image)
+        if margin := int(getattr(self.network, "margin", 0)):  # without padding, the edge of a sample is context only
+            targets = {name: target[..., margin:-margin, margin:-margin] for name, target in targets.items()}
+        loss, terms = self.objective(logits, targets, known, auxiliary)
+        if shares:
+            self.shares = self.objective.gradient_shares(terms, logits)
+        own = self.objective.of_each(logits, targets, known) if self.config.data.hard else None
+        return loss, {name: value.detach() for name, value in terms.items()}, own
+
+    def seed(self, part: Mapping[str, Tensor]) -> None:
+        """Let all chance come from the first sample's index: a step made again repeats itself, and so does a run."""
+        torch.manual_seed(seed := self.config.seed * 1_000_003 + int(part["index"][0]))
+        self.chance.manual_seed(seed)
+
+    def changed(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Change the samples at random.
+
+        Returns:
+            The image (N, C, H, W) float32, the usual range of values as 0..1; where it is valid (N, H, W); and the
+            targets, as they came.
+        """
+        planes = {name: plane for name, plane in batch.items() if plane.ndim > 2}
+        moved = move(planes, self.config.augmentation, self.chance)
+        image, valid = moved.pop("image"), moved.pop("valid")
+        image = image.to(torch.float32).sub(self.low).div_(self.span)
+        return change_light(image, self.config.augmentation, self.chance, valid), valid, moved
+
+    def prepare(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Change the samples at random and normalise them.
 
         Returns:
-            (N, C, H, W) float32 channels_last, and the targets: `target` (N, H, W) int64, the further heads' as they
-            came.
+            (N, C, H, W) float32 channels_last, and the targets: `target` (N, H, W) int64, the others as they came.
         """
-        names = [name for name in batch if name != "ground"]
-        planes = [batch[name] for name in names]
-        if self.config.augmentation.flips:
-            planes = turn_batch(planes, self.chance)
-        turned = dict(zip(names, planes, strict=True))
-        image, valid = turned.pop("image"), turned.pop("valid")
-        image = image.to(torch.float32).sub_(self.low).div_(self.span)
-        image = change_light(image, self.config.augmentation, self.chance)
+        image, valid, targets = self.changed(batch)
         image = image.sub_(self.mean).div_(self.std).masked_fill_(~valid[:, None], 0.0)
-        turned["target"] = turned["target"].long()
-        return image.contiguous(memory_format=torch.channels_last), turned
-
-    def training_step(self, batch: dict[str, Tensor], index: int) -> dict[str, Tensor]:
-        """The loss of one batch, as `loss`, and its terms by name.
-
-        Raises:
-            TrainingError: If it is not finite; names the files the batch was cut from.
-        """
-        self.chance.manual_seed(self.config.seed * 1_000_003 + self.global_step)
-        image, targets = self.prepare(batch)
-        logits, auxiliary = self._answers(image)
-        if margin := int(getattr(self.network, "margin", 0)):  # without padding, the edge of a sample is context only
-            targets = {name: target[..., margin:-margin, margin:-margin] for name, target in targets.items()}
-        heads = self.heads.split(logits)
-        terms: dict[str, Tensor] = {}
-        loss = logits.new_zeros((), dtype=torch.float32)
-        if main := self.config.main_head:
-            terms = self.partial_terms(heads[main], targets["target"], batch["ground"])
-            loss = loss + self.factor * self.loss.total(terms)
-            if index == 0:
-                self.shares = self.loss.gradient_shares(terms, heads[main])
-            if auxiliary is not None:
-                beside = self.partial_terms(self.heads.split(auxiliary)[main], targets["target"], batch["ground"])
-                terms["auxiliary"] = self.loss.total(beside)
-                loss = loss + _AUXILIARY * terms["auxiliary"]
-        if self.heads.mixtures:
-            further = self.heads.terms(heads, targets)
-            if index == 0:
-                self.shares |= self.heads.gradient_shares(further, heads)
-            loss, terms = loss + self.heads.total(further), terms | further
-        if not torch.isfinite(loss):
-            files = file_list(self.grounds[index] for index in batch["ground"].tolist())
-            raise TrainingError(
-                f"loss={float(loss.detach())} in step {self.global_step + 1} (samples of {files}). Expected a finite "
-                f"number. Lower the learning rate (now {self.config.optimizer.lr:g}), or look at these files."
-            )
-        return {"loss": loss} | {name: value.detach() for name, value in terms.items()}
+        targets["target"] = targets["target"].long()
+        return image.contiguous(memory_format=torch.channels_last), targets
 
     def _answers(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits, and those of the network's auxiliary head if it has one."""
@@ -178,41 +247,10 @@ class Segmentation(LightningModule):
         logits, auxiliary = cast(Any, self.network).forward_with_auxiliary(image)
         return logits, auxiliary
 
-    def partial_terms(self, logits: Tensor, target: Tensor, grounds: Tensor) -> dict[str, Tensor]:
-        """Each group of samples whose labels know the same classes has its own loss; groups count by their samples."""
-        known = [self.grounds[index].known for index in grounds.tolist()]
-        total = {name: logits.new_zeros((), dtype=torch.float32) for name in self.loss.factors}
-        for group in sorted(set(known)):
-            rows = torch.tensor([index for index, one in enumerate(known) if one == group], device=logits.device)
-            terms = self.loss.terms(*merge_unknown(logits[rows].float(), target[rows], group), known=group)
-            total = {name: total[name] + value * (len(rows) / len(known)) for name, value in terms.items()}
-        return total
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Take the step into the running average."""
-        self.average.update(self.network)
+class _Unread:
+    """What a step came to, on the device."""
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; the rate climbs in a line, then falls along a cosine."""
-        settings = self.config.optimizer
-        # Biases and normalisation scales are not pulled to zero: it costs accuracy and gains nothing.
-        groups = [
-            {"params": [p for p in self.network.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in self.network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": LambdaLR(optimizer, lambda step: rate(step, self.config.steps, settings.warmup)),
-                "interval": "step",
-            },
-        }
-
-
-def rate(step: int, steps: int, warmup: float) -> float:
-    """The share of the highest learning rate at a step: a line up over the first `warmup`, then a cosine down."""
-    climb = max(1, round(steps * warmup))
-    if step < climb:
-        return (step + 1) / climb
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - climb) / max(1, steps - climb))))
+    def __init__(self, step: int, names: list[str], values: Tensor, grounds: Tensor) -> None:
+        self.step, self.names, self.values, self.grounds = step, names, values, grounds
+        self.norm: Tensor | None = None

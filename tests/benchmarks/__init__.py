@@ -1,1 +1,1 @@
-"""Speed and memory as ratios within one run: `make bench`, or `python -m tests.benchmarks [speed|memory|dask]`."""
+"""Speed and memory as ratios within one run: `make bench`, or `python -m tests.benchmarks [WHAT...]`."""

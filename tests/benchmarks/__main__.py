@@ -1,9 +1,6 @@
-"""`python -m tests.benchmarks [speed] [memory] [dask]`: ratios within one run; exits with 1 when a bound is missed."""
+"""`python -m tests.benchmarks [speed|memory|dask|tile|training]...`: ratios within one run; exit 1 when one is bad."""
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -11,39 +8,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from tests.benchmarks.inputs import write_checkpoint, write_scene
-
-MISSED: list[str] = []
-
-
-def subject(name: str, *arguments: object) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.benchmarks.subjects", name, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def alternate(rounds: int, **subjects: tuple[object, ...]) -> dict[str, dict[str, float]]:
-    """Medians of A B A B ... runs."""
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in subjects}
-    for _ in range(rounds):
-        for name, call in subjects.items():
-            runs[name].append(subject(*call))
-    return {
-        name: {key: statistics.median(run[key] for run in results) for key in results[0]}
-        for name, results in runs.items()
-    }
-
-
-def report(what: str, value: float, bound: float, *, most: bool) -> None:
-    fine = value <= bound if most else value >= bound
-    print(
-        f"  {what:<66} {value:8.3f}   goal {'<=' if most else '>='} {bound:<5} {'ok' if fine else 'MISSED'}",
-        flush=True,
-    )
-    if not fine:
-        MISSED.append(what)
+from tests.benchmarks.inputs import write_boxes, write_checkpoint, write_scene
+from tests.benchmarks.runs import MISSED, alternate, report, subject
+from tests.benchmarks.training import training
 
 
 def differing(a: Path, b: Path, edge: int) -> float:
@@ -125,16 +92,28 @@ def dask(folder: Path, rounds: int) -> None:
     report("equal bytes", float(same), 1, most=False)
 
 
+def tile(folder: Path) -> None:
+    print("tile: peak resident set of cutting a scene and 2000 polygons into tiles of 512 pixels")
+    peaks = []
+    for side in (3000, 12000):
+        scene = write_scene(folder / "t.tif", (side, side))
+        seen = subject("tile", scene, write_boxes(folder / f"{side}.gpkg", (side, side)), folder / f"tiles{side}")
+        peaks.append(seen["rss"])
+        each = 1000 * seen["cpu"] / len(list((folder / f"tiles{side}" / "images").iterdir()))
+        print(f"  {side} x {side}: {seen['rss']:.0f} MiB, {each:.0f} CPU ms a tile", flush=True)
+    report("peak 12000 x 12000 / peak 3000 x 3000", peaks[1] / peaks[0], 1.05, most=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", help="speed, memory, dask (default: all)")
+    parser.add_argument("what", nargs="*", help="speed, memory, dask, tile, training (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="memory on smaller scenes")
     options = parser.parse_args()
     huge = [(20000, 20000), (2000, 200000), (200000, 2000)]
     with tempfile.TemporaryDirectory(prefix="geoseg-bench-") as name:
         folder = Path(name)
-        chosen = options.what or ["speed", "memory", "dask"]
+        chosen = options.what or ["speed", "memory", "dask", "tile", "training"]
         if "speed" in chosen:
             speed(folder, options.rounds)
         if "memory" in chosen:
@@ -142,6 +121,10 @@ def main() -> None:
             memory(folder, shapes, max(options.rounds // 2, 1))
         if "dask" in chosen:
             dask(folder, max(options.rounds // 2, 1))
+        if "tile" in chosen:
+            tile(folder)
+        if "training" in chosen:
+            training(folder, options.rounds)
     sys.exit(f"missed: {'; '.join(MISSED)}" if MISSED else 0)
 
 

@@ -3,8 +3,10 @@
 from functools import cache
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import rasterio
+import shapely
 import torch
 from affine import Affine
 from rasterio.windows import Window
@@ -33,6 +35,15 @@ def write_scene(path: Path, shape: tuple[int, int], side: int = 1024) -> Path:
             for col in range(0, shape[1], side):
                 height, width = min(side, shape[0] - row), min(side, shape[1] - col)
                 dst.write(block[:, :height, :width], window=Window(col, row, width, height))
+    return path
+
+
+def write_boxes(path: Path, shape: tuple[int, int], count: int = 2000) -> Path:
+    """Square buildings of 10 m on a scene of that shape that `write_scene` wrote."""
+    rng = np.random.default_rng(0)
+    x = 500000 + rng.uniform(0, shape[1] * 0.3 - 10, count)
+    y = 4000000 - rng.uniform(10, shape[0] * 0.3, count)
+    gpd.GeoSeries(shapely.box(x, y, x + 10, y + 10), crs="EPSG:32637").to_file(path)
     return path
 
 

@@ -122,5 +122,12 @@ def naive(scene: str, checkpoint: str, output: str) -> None:
     measured(run)
 
 
+def tile(scene: str, labels: str, folder: str) -> None:
+    """A scene and polygons in, a folder of tiles out."""
+    from geoseg.tiles import tile_scenes
+
+    measured(lambda: tile_scenes([scene], [labels], folder))
+
+
 if __name__ == "__main__":
-    {"predict": predict, "forward": forward, "naive": naive}[sys.argv[1]](*sys.argv[2:])
+    {"predict": predict, "forward": forward, "naive": naive, "tile": tile}[sys.argv[1]](*sys.argv[2:])

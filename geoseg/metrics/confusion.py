@@ -93,21 +93,13 @@ class Scores:
 
     def table(self) -> str:
         """Aligned text: a row for each class, then the overall figures."""
-        ratios = ("iou", "f1", "precision", "recall", "specificity")
-        rows: list[tuple[str, ...]] = [
-            ("class", "IoU", "F1", "precision", "recall", "specificity", "target px", "predicted px")
-        ]
-        for score in self.classes:
-            figures = (_ratio(getattr(score, ratio)) for ratio in ratios)
-            rows.append((score.name, *figures, str(score.support), str(score.predicted)))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]).rstrip() for row in rows]
+        lines = rows_of("class", self.classes)
         present = len(self.classes) - len(self.absent)
         lines += [
             "",
-            f"overall accuracy {_ratio(self.accuracy)}, balanced accuracy {_ratio(self.balanced_accuracy)}, "
-            f"kappa {_ratio(self.kappa)}",
-            f"mean IoU {_ratio(self.mean_iou)}, mean F1 {_ratio(self.mean_f1)} over {present} present classes",
+            f"overall accuracy {ratio(self.accuracy)}, balanced accuracy {ratio(self.balanced_accuracy)}, "
+            f"kappa {ratio(self.kappa)}",
+            f"mean IoU {ratio(self.mean_iou)}, mean F1 {ratio(self.mean_f1)} over {present} present classes",
             f"{self.pixels} pixels scored, {self.ignored} without truth, {self.unpredicted} without prediction",
         ]
         if self.absent:
@@ -192,10 +184,10 @@ class ConfusionMatrix:
         return Scores(
             classes=classes,
             accuracy=_divide(right, total),
-            balanced_accuracy=_mean([score.recall for score in present]),
+            balanced_accuracy=mean_known([score.recall for score in present]),
             kappa=_divide(right * total - chance, total * total - chance),
-            mean_iou=_mean([score.iou for score in present]),
-            mean_f1=_mean([score.f1 for score in present]),
+            mean_iou=mean_known([score.iou for score in present]),
+            mean_f1=mean_known([score.f1 for score in present]),
             pixels=total,
             ignored=self.ignored,
             unpredicted=self.unpredicted,
@@ -233,10 +225,25 @@ def _divide(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that are not None; None without any."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def _ratio(value: float | None) -> str:
+def rows_of(title: str, classes: Sequence[ClassScores]) -> list[str]:
+    """Aligned lines: a heading, then a row for each class."""
+    ratios = ("iou", "f1", "precision", "recall", "specificity")
+    rows: list[tuple[str, ...]] = [
+        (title, "IoU", "F1", "precision", "recall", "specificity", "target px", "predicted px")
+    ]
+    for score in classes:
+        figures = (ratio(getattr(score, name)) for name in ratios)
+        rows.append((score.name, *figures, str(score.support), str(score.predicted)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]).rstrip() for row in rows]
+
+
+def ratio(value: float | None) -> str:
+    """As text, "n/a" for None."""
     return "n/a" if value is None else f"{value:.4f}"

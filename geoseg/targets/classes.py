@@ -1,0 +1,113 @@
+"""The class of each feature: from a field, from the layer's name, or the only one there is."""
+
+import logging
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+
+from geoseg.errors import LabelsError, UsageError, nearest
+from geoseg.targets.files import are_lines
+
+log = logging.getLogger(__name__)
+
+CLASS_FIELDS = ("class", "kind", "label", "type", "name")
+"""Fields looked at for class names, in this order, when none is named."""
+
+
+def class_codes(
+    frame: gpd.GeoDataFrame,
+    path: Path,
+    names: tuple[str, ...],
+    *,
+    class_field: str | None,
+    default_class: str | None,
+    drawn: tuple[str, ...],
+) -> np.ndarray:
+    """(N,) uint8 class index of each feature of a layer; 0, the background, where its field names no class.
+
+    Args:
+        frame: Features of one layer.
+        path: For messages.
+        names: All classes, the background first.
+        class_field: The field that holds class names; None looks for one.
+        default_class: The class of features that no field or layer name tells.
+        drawn: The classes that features may be of, in `names`; the contact class, for one, is nobody's.
+
+    Raises:
+        LabelsError: If the field names no class at all, or nothing tells which class the features are of.
+        UsageError: If the layer has no field `class_field`.
+    """
+    code_of = {name.casefold(): code for code, name in enumerate(names)}
+    column = _class_column(frame, path, code_of, class_field)
+    if column is not None:
+        return _codes_of_column(frame, column, path, names)
+    layer = frame.attrs["layer"].casefold()
+    named = next((code for name, code in code_of.items() if layer in (name, f"{name}s")), None)
+    if named is not None or default_class is not None:
+        return np.full(len(frame), named if named is not None else names.index(default_class or ""), np.uint8)
+    codes = np.zeros(len(frame), np.uint8)
+    lines = are_lines(frame)
+    for kind, chosen in (("road", lines), ("building", ~lines)):
+        if chosen.any():
+            codes[chosen] = names.index(_only_class(path, drawn, kind))
+    return codes
+
+
+def column_named(frame: gpd.GeoDataFrame, field: str) -> str | None:
+    """A frame's column of that name, whatever its case, or None. A column spelt the same comes first."""
+    columns = [str(name) for name in frame.columns if name != frame.geometry.name]
+    return next((name for name in columns if name == field), None) or next(
+        (name for name in columns if name.casefold() == field.casefold()), None
+    )
+
+
+def no_column(frame: gpd.GeoDataFrame, what: str, field: str, path: Path) -> UsageError:
+    """What to raise for a field that is not there."""
+    fields = [str(name) for name in frame.columns if name != frame.geometry.name]
+    return UsageError(
+        f"{what}={field!r} is not in {path.name}.{nearest(field, fields)} Its fields: {', '.join(fields) or 'none'}."
+    )
+
+
+def _codes_of_column(frame: gpd.GeoDataFrame, column: str, path: Path, names: tuple[str, ...]) -> np.ndarray:
+    code_of = {name.casefold(): code for code, name in enumerate(names)}
+    values = frame[column].astype(str).str.strip()
+    codes = values.str.casefold().map(code_of)
+    if unknown := sorted(set(values[codes.isna()])):
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        count = int(codes.isna().sum())
+        if count == len(frame):
+            raise LabelsError(
+                f"{path} field {column!r} holds {shown}. Expected names of classes ({', '.join(names)}). "
+                "Choose the field with --class-field."
+            )
+        log.warning("%s: %d features of other classes (%s) count as %s", path, count, shown, names[0])
+    return codes.fillna(0).to_numpy(np.uint8)
+
+
+def _class_column(frame: gpd.GeoDataFrame, path: Path, code_of: dict[str, int], class_field: str | None) -> str | None:
+    """The column that holds class names."""
+    if class_field is not None:
+        column = column_named(frame, class_field)
+        if column is None:
+            raise no_column(frame, "class field", class_field, path)
+        return column
+    for wanted in CLASS_FIELDS:
+        column = column_named(frame, wanted)
+        if column is not None and frame[column].astype(str).str.strip().str.casefold().isin(code_of).any():
+            return column
+    return None
+
+
+def _only_class(path: Path, drawn: tuple[str, ...], kind: str) -> str:
+    """The class of features that say nothing of it: of lines "road", of polygons "building"."""
+    if len(drawn) == 1:
+        return drawn[0]
+    if kind not in drawn:
+        raise LabelsError(
+            f"{path} does not say of its features whether they are {' or '.join(drawn)}. "
+            "Expected a field with class names. Name it with --class-field."
+        )
+    log.warning("%s does not say the classes of its features: all are taken for %s", path, kind)
+    return kind

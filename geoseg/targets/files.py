@@ -1,0 +1,168 @@
+"""Vector files, told by content: their layers of usable features."""
+
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from shapely.errors import GEOSException
+
+from geoseg.errors import LabelsError, UsageError
+from geoseg.targets.burning import MULTIPOLYGON, POLYGON
+
+log = logging.getLogger(__name__)
+
+InvalidGeometry = Literal["error", "fix", "skip"]
+"""What happens to self-crossing and otherwise invalid polygons."""
+
+_FORMATS = {
+    b"SQLite format 3\0": "GPKG",
+    b"\x00\x00\x27\x0a": "ESRI Shapefile",
+    b"fgb\x03": "FlatGeobuf",
+}
+"""First bytes of the accepted binary formats; GeoJSON is told by its first brace."""
+_FORMAT_NAMES = "GeoPackage, GeoJSON, FlatGeobuf or Shapefile"
+_LINES = (1, 2, 5)
+"""shapely's type ids of lines, rings and several lines."""
+
+
+def is_vector_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the file's first bytes are those of a vector format that labels are read from.
+
+    Raises:
+        LabelsError: If the path is missing, cannot be read or is no regular file.
+    """
+    return _sniff(Path(path)) is not None
+
+
+def are_lines(frame: gpd.GeoDataFrame) -> np.ndarray:
+    """(N,) bool, True where a feature is a line or several."""
+    return np.isin(shapely.get_type_id(frame.geometry.to_numpy()), _LINES)
+
+
+def read_layers(
+    path: Path, *, layer: str | None, invalid_geometry: InvalidGeometry, lines: bool = False
+) -> list[gpd.GeoDataFrame]:
+    """One frame of usable features for each layer that has any, its name in `attrs`.
+
+    Args:
+        path: GeoPackage, GeoJSON, FlatGeobuf or Shapefile.
+        layer: The layer to read; all layers with a geometry when None.
+        invalid_geometry: Refuse invalid polygons, make them valid, or leave them out.
+        lines: Whether lines beside polygons are wanted, too.
+
+    Returns:
+        Frames of polygons and lines, none of them empty.
+
+    Raises:
+        LabelsError: If the file cannot be read or has no polygons and no lines, or points among them.
+        UsageError: If `layer` names nothing there is.
+    """
+    driver = _sniff(path)
+    if driver is None:
+        raise LabelsError(f"{path} is no vector file of an accepted format. Expected {_FORMAT_NAMES}.")
+    # Only an absolute path is sure to be taken for a file, not for a connection string.
+    source = str(path.absolute())
+    try:
+        with _warnings_logged(path):
+            # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
+            found = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
+            layers = list(found)
+            if layer is not None and layer not in layers:
+                raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(layers)}.")
+            wanted = [layer] if layer else _chosen(found, path, lines)
+            frames = [_read_layer(source, driver, name) for name in wanted]
+    except (DataSourceError, DataLayerError, GEOSException) as err:
+        raise LabelsError(f"{path} cannot be read ({err}). Expected {_FORMAT_NAMES}.") from err
+    frames = [_usable(frame, path, invalid_geometry) for frame in frames]
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
+        raise LabelsError(f"{path} has no polygons. Expected at least one.")
+    return frames
+
+
+def _sniff(path: Path) -> str | None:
+    """The OGR driver that the first bytes ask for. Nothing but a regular file is ever opened."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise LabelsError(f"{path} is not a file. Expected {_FORMAT_NAMES}.")
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except FileNotFoundError as err:
+        raise LabelsError(f"{path} does not exist. Check the path.") from err
+    except OSError as err:
+        raise LabelsError(f"{path} cannot be read ({err.strerror}). Check the path and its permissions.") from err
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
+        return "GeoJSON"
+    return next((driver for magic, driver in _FORMATS.items() if head.startswith(magic)), None)
+
+
+def _chosen(layers: dict[str, str], path: Path, lines: bool) -> list[str]:
+    """The layers that may hold polygons, where any does: points, and lines unless wanted, are other things there."""
+    aside = ("Point",) if lines else ("Point", "Line")
+    flat = [name for name, kind in layers.items() if any(word in kind for word in aside)]
+    if not flat or len(flat) == len(layers):
+        return list(layers)
+    log.info("%s: layers without polygons (%s) are left aside", path, ", ".join(flat))
+    return [name for name in layers if name not in flat]
+
+
+@contextmanager
+def _warnings_logged(path: Path) -> Iterator[None]:
+    """GDAL's warnings become one line of the log each."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message).split(". ")[0] for warning in said):
+        log.warning("%s: %s", path, message)
+
+
+def _read_layer(source: str, driver: str, layer: str) -> gpd.GeoDataFrame:
+    if (found := pyogrio.read_info(source, layer=layer)["driver"]) != driver:
+        raise DataSourceError(f"it is {found}, not {driver}")
+    # "fix" closes open rings, which OGR warns of; whatever else is wrong with a ring is found and treated later.
+    frame = pyogrio.read_dataframe(source, layer=layer, fid_as_index=True, force_2d=True, on_invalid="fix")
+    frame.attrs["layer"] = layer
+    return frame
+
+
+def _usable(frame: gpd.GeoDataFrame, path: Path, invalid_geometry: InvalidGeometry) -> gpd.GeoDataFrame:
+    """Polygons and lines only: empty ones dropped, invalid polygons treated as asked, anything else refused."""
+    layer = frame.attrs["layer"]
+    geometries = frame.geometry.to_numpy()
+    frame = frame[~(shapely.is_missing(geometries) | shapely.is_empty(geometries))]
+    lines = are_lines(frame)
+    # A line of no length is no line.
+    frame, lines = frame[(kept := ~lines | (shapely.length(frame.geometry.to_numpy()) > 0))], lines[kept]
+    others = ~lines & ~np.isin(shapely.get_type_id(frame.geometry.to_numpy()), (POLYGON, MULTIPOLYGON))
+    if others.any():
+        kinds = ", ".join(sorted(set(frame.geom_type[others])))
+        raise LabelsError(
+            f"{path} layer {layer!r} holds {others.sum()} features that are no polygons and no lines ({kinds}). "
+            "Expected outlines, or centrelines with a width. Leave them out, or choose another layer with --layer."
+        )
+    invalid = ~frame.geometry.is_valid & ~lines
+    if not invalid.any():
+        return frame
+    if invalid_geometry == "error":
+        ids = ", ".join(map(str, frame.index[invalid][:5])) + (", ..." if invalid.sum() > 5 else "")
+        reason = shapely.is_valid_reason(frame.geometry[invalid].iloc[0])
+        raise LabelsError(
+            f"{path} layer {layer!r} holds {invalid.sum()} invalid polygons (feature {ids}; the first: {reason}). "
+            "Expected valid ones. Repair the file, or have them fixed or skipped with --invalid-geometry fix|skip."
+        )
+    log.warning("%s: %d invalid polygons %s", path, invalid.sum(), "fixed" if invalid_geometry == "fix" else "skipped")
+    if invalid_geometry == "skip":
+        return frame[~invalid]
+    frame = frame.set_geometry(frame.geometry.where(~invalid, frame.geometry.make_valid()))
+    # What collapses to a line or a point has no inside left; the collections' polygons are taken out later.
+    return frame[lines | (shapely.area(frame.geometry.values) > 0)]

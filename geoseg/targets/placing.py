@@ -1,0 +1,66 @@
+"""Features brought to the CRS of a grid, and refused where they cannot belong to it."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from pyproj import CRS
+from pyproj.exceptions import ProjError
+
+from geoseg.errors import LabelsError
+from geoseg.grid import Grid
+
+log = logging.getLogger(__name__)
+
+_FURTHEST_DEGREE = 400
+"""A little beyond a full turn is met in honest files; metres are thousands."""
+
+
+def on_grid(frames: Sequence[gpd.GeoDataFrame], path: Path, grid: Grid) -> list[np.ndarray]:
+    """The geometries of each frame in the grid's CRS; together at least partly inside its extent.
+
+    Raises:
+        LabelsError: With both extents if nothing lies on the grid, or coordinates cannot be those of the declared CRS.
+    """
+    placed = [_reprojected(frame, path, grid) for frame in frames]
+    left, bottom, right, top = bounds = shapely.total_bounds(np.concatenate(placed))
+    west, south, east, north = grid.bounds
+    if not (left < east and right > west and bottom < north and top > south):
+        raise LabelsError(
+            f"{path} lies outside the scene: it spans {_extent(bounds)}, the scene {_extent(grid.bounds)} "
+            "(left, bottom, right, top in the scene's CRS). Expected labels on the scene. Check the file's CRS."
+        )
+    if grid.crs is None and any(frame.crs is not None for frame in frames):
+        log.warning("the scene has no CRS: the coordinates of %s are taken as they are", path)
+    elif grid.crs is not None and any(frame.crs is None for frame in frames):
+        log.warning("%s has no CRS: the scene's is assumed", path)
+    return placed
+
+
+def _reprojected(frame: gpd.GeoDataFrame, path: Path, grid: Grid) -> np.ndarray:
+    if grid.crs is not None and frame.crs is not None:
+        bounds = frame.total_bounds
+        if frame.crs.is_geographic and np.abs(bounds).max() > _FURTHEST_DEGREE:
+            raise LabelsError(
+                f"{path} declares degrees ({frame.crs.name}) but spans {_extent(bounds)}; the scene spans "
+                f"{_extent(grid.bounds)} (left, bottom, right, top). Expected degrees. Declare the CRS it was drawn in."
+            )
+        try:
+            crs = CRS.from_user_input(grid.crs)
+            if not frame.crs.equals(crs, ignore_axis_order=True):
+                frame = frame.to_crs(crs)
+        except ProjError as err:
+            raise LabelsError(
+                f"{path} cannot be brought from {frame.crs.name} to the scene's CRS ({err}). Reproject it first."
+            ) from err
+    geometries = frame.geometry.to_numpy()
+    if not np.isfinite(shapely.total_bounds(geometries)).all():
+        raise LabelsError(f"{path} has coordinates that the scene's CRS cannot express. Check the labels' CRS.")
+    return geometries
+
+
+def _extent(bounds: Sequence[float] | np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:.10g}" for value in bounds) + ")"

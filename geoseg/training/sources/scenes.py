@@ -1,0 +1,187 @@
+"""Scenes with labels: a vector layer, or a raster of the same size."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from geoseg.config import SceneSource, resolve_path
+from geoseg.errors import LabelsError
+from geoseg.grid import Grid
+from geoseg.splits import Survey
+from geoseg.targets import VectorLabels, is_vector_file, labelled_area, read_labels
+from geoseg.training.ground import IGNORED
+from geoseg.training.sources.context import Context
+from geoseg.training.sources.masks import (
+    check_raster,
+    content_of,
+    is_binary,
+    named_in,
+    raster_target,
+    table_of,
+    warn_of_nodata,
+)
+from geoseg.training.sources.units import (
+    Boxes,
+    Target,
+    Unit,
+    describe,
+    describe_survey,
+    described,
+    reader,
+    span,
+    surveyed,
+    usable_target,
+    window_of,
+)
+
+log = logging.getLogger(__name__)
+
+
+def read_scene(source: SceneSource, context: Context) -> Unit:
+    """A scene, or several dates as one, with what is labelled on it.
+
+    Raises:
+        LabelsError: If nothing is labelled, or a window of the configuration sticks out.
+    """
+    return _Labelled(source, context).unit()
+
+
+class _Labelled:
+    """One scene and the files that label it."""
+
+    def __init__(self, source: SceneSource, context: Context) -> None:
+        self.source, self.context = source, context
+        self.images = tuple(resolve_path(text) for text in source.scenes)
+        targets = {name: resolve_path(text) for name, text in source.targets.items()}
+        labels = None if source.labels is None else resolve_path(source.labels)
+        if context.config.main_head is None and labels and not targets and len(context.config.further_heads) == 1:
+            targets = dict.fromkeys(context.config.further_heads, labels)
+        self.labels = labels if context.config.main_head else None
+        self.area = None if source.labelled_area is None else resolve_path(source.labelled_area)
+        self.further = context.further(targets)
+        said = [self.labels, self.area, *targets.values()]
+        self.paths = context.belonging((*self.images, *(path for path in said if path)))
+        self.meanings = context.meanings(source)
+        self._vectors: VectorLabels | None = None
+
+    def unit(self) -> Unit:
+        """The scene as a unit that can be cut into blocks."""
+        source, config = self.source, self.context.config
+        question = self.context.question(source)
+        about = self.context.surveys.recall(question, self.paths, self._look)
+        grid = described(about["grid"])
+        survey = surveyed(about["survey"])
+        target = self._target(grid, lambda: {int(code): index for code, index in about["table"].items()})
+        return Unit(
+            name=source.scenes[0],
+            source=self.images[0].stem,
+            group=source.scenes[0],
+            grid=grid,
+            bands=tuple(about["bands"]),
+            dtype=np.dtype(about["dtype"]),
+            known=tuple(about["known"]),
+            counts=survey.counts.sum(axis=(0, 1)),
+            read=reader(self.context.files, self.images, source.bands, target, self.further),
+            files=self.paths,
+            recipe=question,
+            gsd=source.gsd or grid.gsd,
+            zoom=source.zoom or config.augmentation.zoom,
+            survey=survey,
+            boxes=self._boxes(grid),
+        )
+
+    def _look(self) -> dict[str, Any]:
+        """All that costs a look at every label: which classes there are, and where."""
+        source = self.source
+        scene = self.context.files.scene(self.images, source.bands)
+        self.further.check(scene.grid)
+        names = self.context.names
+        table: dict[int, int] = {}
+        if self.labels is None:
+            known = tuple(range(len(names)))
+        elif is_vector_file(self.labels):
+            known = self.context.known(source.known, self._drawn(scene.grid).present, self.labels)
+        else:
+            table, present = self._table(scene.grid)
+            known = self.context.known(source.known, names[1:] if present is None else present, self.labels)
+        target = self._target(scene.grid, lambda: table)
+        survey = Survey.of(
+            scene.grid.shape,
+            usable_target(self.context.files, self.images, source.bands, target, self.further),
+            len(names),
+        )
+        if survey is None:
+            files = source.labels or " and ".join(source.targets.values())
+            raise LabelsError(f"{files}: nothing is labelled in {source.scenes[0]}. Expected labelled pixels.")
+        return {
+            "grid": describe(scene.grid),
+            "bands": [band.name for band in scene.bands],
+            "dtype": scene.dtype.name,
+            "known": known,
+            "survey": describe_survey(survey),
+            "table": table,
+        }
+
+    def _target(self, grid: Grid, table: Callable[[], Mapping[int, int]]) -> Target | None:
+        """How the target of a window is had; labels are read when the first is asked for."""
+        if self.labels is None:
+            return None
+        whole: Target
+        if is_vector_file(self.labels):
+            whole = lambda window: self._drawn(grid).target(window)  # noqa: E731
+        else:
+            whole = raster_target(self.labels, self.meanings, table, self.context.files)
+        if (path := self.area) is None:
+            return whole
+        area = cache(lambda: labelled_area(path, grid))
+        return lambda window: np.where(area().valid(window), whole(window), np.uint8(IGNORED))
+
+    def _drawn(self, grid: Grid) -> VectorLabels:
+        """The vector layer, read once."""
+        if self._vectors is None:
+            assert self.labels is not None  # noqa: S101
+            source = self.source
+            self._vectors = read_labels(
+                self.labels,
+                grid=grid,
+                class_names=self.context.names,
+                class_field=source.class_field,
+                default_class=source.class_name,
+                invalid_geometry=source.invalid_geometry,
+                line_width_m=source.line_width_m,
+                width_field=source.width_field,
+                contact=source.contact,
+                gsd=source.gsd,
+            )
+        return self._vectors
+
+    def _table(self, grid: Grid) -> tuple[dict[int, int], tuple[str, ...] | None]:
+        """What the values or colours of the label raster mean, and the classes it names, if it does."""
+        assert self.labels is not None  # noqa: S101
+        scene = self.context.files.single(self.labels)
+        check_raster(scene, self.labels, grid)
+        content = content_of(scene, self.labels, self.meanings)
+        binary = is_binary([content], self.meanings)
+        if binary:
+            log.warning("%s holds 0 and 255 only: 255 is taken for %s.", self.labels, self.context.names[1])
+        table = table_of(content, self.meanings, binary=binary)
+        warn_of_nodata(content, table, self.context.names)
+        return table, named_in([content], self.meanings)
+
+    def _boxes(self, grid: Grid) -> Boxes | None:
+        """The windows that the configuration names, if it names any."""
+        source = self.source
+        if source.train is None and source.val is None:
+            return None
+        train = None if source.train is None else tuple(map(window_of, source.train))
+        val = tuple(map(window_of, source.val or ()))
+        for window in (*(train or ()), *val):
+            if window != window.intersection(grid.window):
+                raise LabelsError(
+                    f"{source.scenes[0]} is {grid.width}x{grid.height}; window {span(window)} sticks out. "
+                    "Expected windows inside the scene."
+                )
+        return Boxes(train, val)
