@@ -158,7 +158,7 @@ def test_no_process_outlives_the_one_that_was_called(tmp_path, program: Forks, n
     assert len(both) == 2
     os.kill(pid, number)
     assert program.wait(pid) == code, log.read_text()
-    _, alive = psutil.wait_procs(both, timeout=10)
+    _, alive = psutil.wait_procs(both, timeout=30)
     assert not alive
     load_checkpoint(run / "model.safetensors")
     if number == signal.SIGTERM:

@@ -272,7 +272,7 @@ def write_config(folder: Path, changes: dict) -> Path:
     return path
 
 
-def until(condition, seconds: float = 60) -> None:
+def until(condition, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -65,7 +65,7 @@ def launch(processes: int, job: Mapping[str, Any], hear: Mapping[str, Callable[[
     except KeyboardInterrupt as stop:
         for member in members:
             member.process.send_signal(signal.SIGTERM)
-        for note in _last_words(members, _GRACE_S):
+        for note in _last_words(members, _GRACE_S) or ["--resume goes on after the last whole epoch."]:
             stop.add_note(note)
         raise
     finally:
