@@ -9,10 +9,11 @@ import numpy as np
 
 from geoseg.checkpoint import resolve_model
 from geoseg.evaluate import Evaluation, evaluate_prediction
+from geoseg.metrics import IGNORE
 from geoseg.outputs import Outputs
 from geoseg.pipeline import Products, predict_scene
 from geoseg.scene import Scene
-from geoseg.synthetic import CLASSES, DEMO_SEED, IGNORE, draw_town
+from geoseg.synthetic import CLASSES, DEMO_SEED, draw_town
 from geoseg.synthetic.files import TownFiles, make_folder, write_town
 from geoseg.synthetic.picture import before_after
 

@@ -45,6 +45,13 @@ class Grid:
         """(left, bottom, right, top) in CRS units, also of a rotated or south-up grid."""
         return self.window_bounds(self.window)
 
+    @property
+    def described(self) -> str:
+        """For a message: size, CRS and transform."""
+        name = CRS.from_user_input(self.crs).name if self.crs else "no CRS"
+        numbers = ", ".join(f"{value:.10g}" for value in self.transform[:6])
+        return f"{self.width} x {self.height} pixels in {name} with transform ({numbers})"
+
     def window_bounds(self, window: Window) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of a window in CRS units: the box round its four corners."""
         corners = [

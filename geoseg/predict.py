@@ -99,7 +99,7 @@ def _cpu_multiplies_bfloat16() -> bool:
     return any(probe() for name in probes if (probe := getattr(torch.cpu, name, None)))
 
 
-def _is_out_of_memory(err: RuntimeError) -> bool:
+def is_out_of_memory(err: RuntimeError) -> bool:
     """CUDA says it by type, other devices and libraries only in words."""
     said = str(err)
     words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
@@ -253,7 +253,7 @@ class Runner(Predictor):
             crop = (halo or 0) - self.margin
             return logits[..., crop : logits.shape[-2] - crop, crop : logits.shape[-1] - crop]
         except RuntimeError as err:
-            if not _is_out_of_memory(err):
+            if not is_out_of_memory(err):
                 raise
         # Outside the except block, where the failed pass's activations are still referenced by the traceback.
         return self._forward_halves(batch, halo, keep)

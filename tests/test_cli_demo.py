@@ -16,8 +16,9 @@ from PIL import Image
 from geoseg.checkpoint import ClassInfo, Head, Header, save_checkpoint
 from geoseg.cli.main import geoseg
 from geoseg.errors import OutputError, OutputExistsError
+from geoseg.metrics import IGNORE
 from geoseg.models import build_model
-from geoseg.synthetic import DEMO_SEED, IGNORE, draw_town
+from geoseg.synthetic import DEMO_SEED, draw_town
 from geoseg.synthetic.files import write_town
 
 FILES = ("scene.tif", "labels.gpkg", "prediction.tif", "prediction.gpkg", "before_after.png")

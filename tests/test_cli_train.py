@@ -254,7 +254,7 @@ def test_a_checkpoint_of_other_classes_goes_on_and_says_what_is_new(tiles, tmp_p
 
 
 def step(**changes):
-    from geoseg.training.journal import Step
+    from geoseg.training.progress import Step
 
     said = {"epoch": 2, "epochs": 5, "number": 3, "of": 10, "loss": 0.51234, "samples_per_s": 12.34, "eta_s": 3725.0}
     return Step(**(said | {"metric": "iou_road", "best": 0.4567} | changes))
@@ -285,7 +285,7 @@ def test_on_a_terminal_there_is_a_bar_below_the_lines(monkeypatch):
 
 
 def epoch(**changes):
-    from geoseg.training.journal import Epoch
+    from geoseg.training.progress import Epoch
 
     said = {
         "number": 2, "of": 5, "loss": 0.4, "terms": {}, "lr": 1e-3, "iou": {"background": 0.9, "building": 0.5},

@@ -21,14 +21,16 @@ from geoseg.checkpoint import load_checkpoint, save_checkpoint
 from geoseg.config import dump_config, load_config
 from geoseg.errors import ConfigError, LabelsError, OutputError, OutputExistsError, TrainingError, UsageError
 from geoseg.losses import parse_mixture
+from geoseg.metrics import IGNORE
 from geoseg.pipeline import Products, predict_scene
 from geoseg.predict import Placement
 from geoseg.training.fit import train_model
 from geoseg.training.folder import RunFolder, check_run
+from geoseg.training.objective import merge_unknown
 from geoseg.training.progress import Epoch, Step
-from geoseg.training.samples import IGNORED, Statistics
+from geoseg.training.samples import Statistics
 from geoseg.training.start import checkpoint_keys
-from geoseg.training.task import Segmentation, merge_unknown
+from geoseg.training.task import Segmentation
 from geoseg.training.validate import mean_foreground, validate
 
 
@@ -61,15 +63,15 @@ def test_merged_logits_give_the_sum_of_the_probabilities(seed, classes, data):
     others = [index for index in range(classes) if index not in known]
     logits = torch.randn(2, classes, 3, 4, generator=torch.Generator().manual_seed(seed))
     target = torch.randint(classes, (2, 3, 4), generator=torch.Generator().manual_seed(seed))
-    target[0, 0, 0] = IGNORED
+    target[0, 0, 0] = IGNORE
     merged, place = merge_unknown(logits, target, known)
     probs, all_probs = merged.softmax(1), logits.softmax(1)
     torch.testing.assert_close(probs[:, :-1], all_probs[:, known])
     torch.testing.assert_close(probs[:, -1], all_probs[:, others].sum(1))
     for index, value in enumerate(known):
         assert ((place == index) == (target == value)).all()
-    assert ((place == IGNORED) == (target == IGNORED)).all()
-    assert int(place[place != IGNORED].max()) <= len(known)
+    assert ((place == IGNORE) == (target == IGNORE)).all()
+    assert int(place[place != IGNORE].max()) <= len(known)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal", "dice", "tversky", "lovasz"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from geoseg.errors import ShapeError
 from geoseg.losses import boundary, distance_maps, outline_distances, parse_mixture, planes_of
 from geoseg.losses.boundary import FAR
-from geoseg.training.task import merge_unknown
+from geoseg.training.objective import merge_unknown
 
 MODULE = sys.modules[boundary.__module__]
 """The module: the package has the function under its name."""

@@ -20,7 +20,7 @@ from geoseg.config import load_config
 from geoseg.errors import DeviceError, UsageError
 from geoseg.training.fit import Turns, train_model
 from geoseg.training.folder import RunFolder
-from geoseg.training.journal import Epoch, Step
+from geoseg.training.progress import Epoch, Step
 from geoseg.training.ranks import Ranks
 from geoseg.training.state import load_state
 

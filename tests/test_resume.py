@@ -19,7 +19,7 @@ from geoseg.config import dump_config, load_config
 from geoseg.errors import OutputExistsError, ResumeError
 from geoseg.training.fit import train_model
 from geoseg.training.folder import RunFolder
-from geoseg.training.journal import Epoch
+from geoseg.training.progress import Epoch
 from geoseg.training.task import Segmentation
 
 SHORT = {"epochs": 4, "steps_per_epoch": 4, "batch_size": 4, "tile_size": 32}

@@ -13,7 +13,8 @@ from geoseg.batches import mirror
 from geoseg.errors import ResumeError
 from geoseg.grid import Grid
 from geoseg.losses import outline_distances
-from geoseg.training.samples import IGNORED, Epochs, Ground, Samples, cut, statistics
+from geoseg.metrics import IGNORE
+from geoseg.training.samples import Ground, Samples, cut, statistics
 from geoseg.windows import Window
 
 
@@ -50,7 +51,7 @@ def test_unzoomed_image_target_and_valid_show_the_same_pixels(height, width, sid
     sample = Samples([ground], tile_size=side, seed=seed)[0]
     rows, cols = sample["image"].long().numpy()
     target = sample["target"].numpy()
-    learnt = target != IGNORED
+    learnt = target != IGNORE
     assert (code[rows, cols][learnt] == target[learnt]).all()
     assert ((code % 3 > 0)[rows, cols] == sample["valid"].numpy()).all()
     # What lies beyond the ground is mirrored and never learnt.
@@ -81,7 +82,7 @@ def test_a_window_is_what_indices_say_pixel_by_pixel(dtype, bands, shape, start,
     shown = np.ix_(*(mirror(origin, origin + side, size)[every] for origin, size in zip(start, shape, strict=True)))
     rows, cols = ((a >= 0) & (a < size) for a, size in zip(at, shape, strict=True))
     inside = rows[:, None] & cols
-    np.testing.assert_array_equal(sample["target"], np.where(inside, target[shown], IGNORED))
+    np.testing.assert_array_equal(sample["target"], np.where(inside, target[shown], IGNORE))
     np.testing.assert_array_equal(sample["valid"], valid[shown])
     np.testing.assert_array_equal(sample["further_height"], np.where(inside, heights[:, *shown], np.nan))
     far = np.where(inside, distances[:, *shown], 0).astype(np.float32)
@@ -168,10 +169,10 @@ def test_grounds_are_drawn_by_their_share():
 
 
 def test_windows_are_drawn_where_something_is_labelled():
-    target = np.full((200, 200), IGNORED, np.uint8)
+    target = np.full((200, 200), IGNORE, np.uint8)
     target[:40, :40] = 1
     samples = Samples([make_ground(np.zeros((1, 200, 200), np.uint8), target)], tile_size=16, seed=0)
-    labelled = [bool((samples[index]["target"] != IGNORED).any()) for index in range(100)]
+    labelled = [bool((samples[index]["target"] != IGNORE).any()) for index in range(100)]
     # One window in twenty-five would be by chance; up to eight tries find more.
     assert sum(labelled) > 15
 
@@ -184,16 +185,6 @@ def test_every_pixel_of_the_ground_is_reached():
         rows, cols = samples[index]["image"].long().numpy()
         seen[rows, cols] = True
     assert seen.all()
-
-
-def test_epochs_follow_each_other_without_repeating():
-    epochs = Epochs(3)
-    seen = []
-    for epoch in range(3):
-        epochs.set_epoch(epoch)
-        assert len(epochs) == 3
-        seen += list(epochs)
-    assert seen == list(range(9))
 
 
 def test_statistics_are_those_of_valid_pixels_by_share():
@@ -367,7 +358,7 @@ class TestDistances:
 
 
 def test_a_sample_tells_its_index_and_the_loader_stacks_all():
-    loader = torch.utils.data.DataLoader(Samples([rare_ground()], tile_size=8, seed=0), batch_size=3, sampler=Epochs(6))
+    loader = torch.utils.data.DataLoader(Samples([rare_ground()], tile_size=8, seed=0), batch_size=3, sampler=range(6))
     batch = list(loader)[1]
     assert batch["index"].tolist() == [3, 4, 5]
     assert batch["index"].dtype == batch["ground"].dtype == torch.int64

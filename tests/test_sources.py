@@ -11,7 +11,7 @@ from labelled import GSD, LEFT, TOP, write_boxes, write_folder, write_raster
 
 from geoseg.config import load_config
 from geoseg.errors import BandError, LabelsError, SceneError, ShapeError, TrainingError
-from geoseg.training.ground import IGNORED
+from geoseg.metrics import IGNORE
 from geoseg.training.sources import find_pairs, load_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -51,10 +51,10 @@ def test_a_scene_is_read_as_it_is_where_nothing_is_held_back(scene):
 def test_nothing_is_learnt_in_a_validation_window(scene):
     data = load(scene | {"train": [[0, 0, 101, 67]], "val": [[80, 20, 101, 67]]})
     (train,), (val,) = data.train, data.val
-    assert (train.target[20:, 80:] == IGNORED).all()
-    assert (train.target[:20] != IGNORED).all()
-    assert (train.target[:, :80] != IGNORED).all()
-    assert (val.target != IGNORED).all()
+    assert (train.target[20:, 80:] == IGNORE).all()
+    assert (train.target[:20] != IGNORE).all()
+    assert (train.target[:, :80] != IGNORE).all()
+    assert (val.target != IGNORE).all()
     assert val.target.sum() == 100
 
 
@@ -63,7 +63,7 @@ def test_only_the_labelled_area_is_read_and_learnt(scene, tmp_path):
     (train,) = load(scene | {"labelled_area": str(area)}, **{"data.val": 0}).train
     assert train.target.shape == (32, 55)
     assert train.grid.transform @ (0, 0) == (LEFT + 5 * GSD, TOP - 8 * GSD)
-    assert train.target[0, -1] == train.target[-1, 0] == IGNORED
+    assert train.target[0, -1] == train.target[-1, 0] == IGNORE
     assert (train.target[2:12, 5:15] == 1).all()
     assert train.target[0, 0] == 0
 
@@ -74,8 +74,8 @@ def test_invalid_pixels_are_ignored(scene, tmp_path):
     write_raster(tmp_path / "scene.tif", data, nodata=0)
     (train,) = load(scene, **{"data.val": 0}).train
     assert train.target.shape == (62, 101)  # the frame leaves out what is invalid
-    assert train.target[25, 40] == IGNORED
-    assert (train.target == IGNORED).sum() == 1
+    assert train.target[25, 40] == IGNORE
+    assert (train.target == IGNORE).sum() == 1
     assert (~train.valid).sum() == 1
 
 
@@ -193,9 +193,9 @@ def test_towns_are_drawn_with_the_classes_by_name():
     loaded = load_config(None, {"data.sources": [source], "classes": [{"name": n} for n in ("background", "road")]})
     (town,) = load_data(loaded).train
     assert town.data.shape == (3, 96, 96)
-    assert set(np.unique(town.target)) == {0, 1, IGNORED}
+    assert set(np.unique(town.target)) == {0, 1, IGNORE}
     assert town.known == (0, 1)
-    assert ((town.target == IGNORED) == ~town.valid).all()
+    assert ((town.target == IGNORE) == ~town.valid).all()
     with pytest.raises(LabelsError, match="labelled 'tree'"):
         load(source, classes=classes)
 

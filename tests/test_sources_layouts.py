@@ -11,7 +11,7 @@ from labelled import GSD, LEFT, TOP, write_folder, write_raster
 
 from geoseg.config import load_config
 from geoseg.errors import LabelsError
-from geoseg.training.ground import IGNORED
+from geoseg.metrics import IGNORE
 from geoseg.training.sources import load_data
 from geoseg.training.sources.pairs import find_images, wildcards
 
@@ -39,7 +39,7 @@ def truth(seed=0, *, unknown=True) -> np.ndarray:
     target[:8, :8], target[8:16, :8], target[:8, 8:16] = 0, 1, 2
     target = target.astype(np.uint8)
     if unknown:
-        target[16:18] = IGNORED
+        target[16:18] = IGNORE
     return target
 
 
@@ -90,7 +90,7 @@ def test_jpeg_under_a_png_name_is_read_by_content(tmp_path):
 def test_a_palette_with_the_classes_colours_is_taken_by_colour(tmp_path):
     picture(tmp_path / "images" / "a.png")
     order = {9: 0, 4: 1, 7: 2}  # value of the file -> class
-    values = np.full(SHAPE, IGNORED, np.uint8)
+    values = np.full(SHAPE, IGNORE, np.uint8)
     for value, index in order.items():
         values[truth() == index] = value
     palette = {value: (*rgb(COLORS[index]), 255) for value, index in order.items()}
@@ -125,7 +125,7 @@ def test_colours_of_a_jpeg_are_snapped_to_the_nearest(tmp_path):
     picture(tmp_path / "images" / "a.png")
     mask(tmp_path / "labels" / "a.jpg", colored(truth(unknown=False)), driver="JPEG")
     found = targets(load(tmp_path, **{"data.val": 0}))["a"]
-    known = found != IGNORED
+    known = found != IGNORE
     assert known.mean() > 0.6
     assert (found[known] == truth(unknown=False)[known]).all()
     assert (found[2:6, 2:6] == 0).all()

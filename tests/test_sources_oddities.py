@@ -8,7 +8,7 @@ from labelled import write_folder, write_raster
 from test_sources_layouts import NAMES, SHAPE, cityscapes, load, mask, picture, targets, truth
 
 from geoseg.errors import LabelsError
-from geoseg.training.ground import IGNORED
+from geoseg.metrics import IGNORE
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -67,7 +67,7 @@ def test_a_class_that_is_declared_no_data_is_said_to_be_unknown(tmp_path, warnin
         path.unlink()
         write_raster(path.with_suffix(".tif"), labels, crs=None, transform=None, nodata=0)
     silent = load(tmp_path, names=NAMES[:2], **{"data.val": 0})
-    assert all(set(np.unique(ground.target)) == {1, IGNORED} for ground in silent.train)
+    assert all(set(np.unique(ground.target)) == {1, IGNORE} for ground in silent.train)
     said = [line for line in warnings if "declares 0 as no data: it counts as unknown, not as background" in line]
     assert len(said) == 1
     warnings.clear()
@@ -84,6 +84,6 @@ def test_values_of_a_jpeg_are_snapped_to_the_nearest(tmp_path):
     mask(tmp_path / "labels" / "a.jpg", house, driver="JPEG")
     meant = {"folder": str(tmp_path), "values": {0: "background", 255: "building"}}
     found = targets(load(meant, names=NAMES[:2], **{"data.val": 0}))["a"]
-    known = found != IGNORED
+    known = found != IGNORE
     assert known.mean() > 0.95
     assert (found[known] == (house[known] == 255)).all()

@@ -19,7 +19,8 @@ from shapely import box
 
 from geoseg.config import load_config
 from geoseg.errors import BandError, LabelsError, TrainingError
-from geoseg.training.ground import IGNORED, Ground
+from geoseg.metrics import IGNORE
+from geoseg.training.ground import Ground
 from geoseg.training.sources import Data, load_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -48,7 +49,7 @@ def make_scene(folder: Path, name: str = "scene", *, size=(300, 420), left=0, dt
 
 def placed(ground: Ground) -> tuple[np.ndarray, np.ndarray]:
     """x and y of the centres of the pixels of which something is known, in the CRS."""
-    rows, cols = np.nonzero(np.asarray(ground.target) != IGNORED)
+    rows, cols = np.nonzero(np.asarray(ground.target) != IGNORE)
     return ground.grid.transform @ (cols + 0.5, rows + 0.5)
 
 
@@ -90,7 +91,7 @@ def test_a_gap_can_be_asked_for(tmp_path):
 def test_a_small_scene_still_has_both_parts(tmp_path):
     data = load(make_scene(tmp_path, size=(40, 60), houses=3), tile_size=256)
     assert sum(ground.target.size for ground in data.val) == pytest.approx(0.2 * 40 * 60, rel=0.3)
-    assert (np.asarray(data.train[0].target) != IGNORED).sum() > 0.4 * 40 * 60
+    assert (np.asarray(data.train[0].target) != IGNORE).sum() > 0.4 * 40 * 60
 
 
 def test_scenes_that_show_the_same_ground_do_not_leak_into_each_other(tmp_path, caplog):
@@ -116,7 +117,7 @@ def test_scenes_of_several_crs_do_not_leak_into_each_other(tmp_path):
         x, y = ground.grid.transform @ (cols, rows)
         cols, rows = ~metres.grid.transform @ np.array(warp(CRS.from_epsg(4326), CRS.from_epsg(32633), x, y))
         inside = metres.target[max(int(rows[0]) - 8, 0) : int(rows[1]) + 8, max(int(cols[0]) - 8, 0) : int(cols[1]) + 8]
-        assert (np.asarray(inside) == IGNORED).all()
+        assert (np.asarray(inside) == IGNORE).all()
 
 
 def test_what_is_said_to_be_validated_on_is_learnt_from_no_other_scene(tmp_path, warnings):
@@ -158,16 +159,16 @@ def test_boxes_of_the_source_win_and_may_touch(tmp_path, warnings):
     source = make_scene(tmp_path) | {"train": [[0, 0, 200, 300]], "val": [[200, 0, 420, 300]]}
     data = load(source)
     assert [ground.target.shape[0] for ground in data.val] == [data.val[0].target.shape[0]]
-    assert (np.asarray(data.train[0].target) != IGNORED).all()
+    assert (np.asarray(data.train[0].target) != IGNORE).all()
     assert "1 of 1 validation tiles touch training ground" in warnings[-1]
     learnt = load(source, **{"data.gap": 10}).train[0].target
-    assert (np.asarray(learnt[:, 190:]) == IGNORED).all()
-    assert (np.asarray(learnt[:, :190]) != IGNORED).all()
+    assert (np.asarray(learnt[:, 190:]) == IGNORE).all()
+    assert (np.asarray(learnt[:, :190]) != IGNORE).all()
 
 
 def test_boxes_to_validate_on_alone_get_a_gap(tmp_path, warnings):
     data = load(make_scene(tmp_path) | {"val": [[200, 100, 260, 160]]})
-    assert (np.asarray(data.train[0].target) == IGNORED).sum() == (60 + 2 * 16) ** 2
+    assert (np.asarray(data.train[0].target) == IGNORE).sum() == (60 + 2 * 16) ** 2
     assert not warnings
 
 
@@ -192,7 +193,7 @@ def test_tiles_of_a_folder_are_held_back_in_blocks(tmp_path, caplog):
     assert nearest_m(data) >= 16 * GSD
     assert "of the training ground lie within 16 pixels of other images' validation ground" in caplog.text
     assert f"Leak audit: from {len(data.val)} validation tiles to training pixels it is 8 m or more" in caplog.text
-    trimmed = sum(16 * 24 <= (np.asarray(ground.target) == IGNORED).sum() < 24 * 24 for ground in data.train)
+    trimmed = sum(16 * 24 <= (np.asarray(ground.target) == IGNORE).sum() < 24 * 24 for ground in data.train)
     assert trimmed > 5  # the rest of them is learnt
     touching = load({"folder": str(folder)}, **{"data.gap": 0})
     assert len(touching.val) + len(touching.train) == 80
@@ -253,7 +254,7 @@ def test_class_shares_are_said(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "geoseg"):
         data = load(make_scene(tmp_path))
     for part, grounds in (("train", data.train), ("val", data.val)):
-        known = np.concatenate([np.asarray(ground.target)[np.asarray(ground.target) != IGNORED] for ground in grounds])
+        known = np.concatenate([np.asarray(ground.target)[np.asarray(ground.target) != IGNORE] for ground in grounds])
         assert data.shares[part]["building"] == pytest.approx((known == 1).mean())
         assert sum(data.shares[part].values()) == pytest.approx(1)
     assert f"Of the val pixels: background {data.shares['val']['background']:.2%}" in caplog.text

@@ -11,7 +11,8 @@ from pyproj import Geod
 
 from geoseg.config import TRAINING_SEEDS
 from geoseg.errors import UsageError
-from geoseg.synthetic import CLASSES, DEMO_SEED, IGNORE, Town, draw_town, shapes, town
+from geoseg.metrics import IGNORE
+from geoseg.synthetic import CLASSES, DEMO_SEED, Town, draw_town, shapes, town
 from geoseg.synthetic.scan import cover, edges_of_polygons, edges_of_rings, inside
 from geoseg.synthetic.shapes import Shape
 from geoseg.windows import Window

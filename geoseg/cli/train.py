@@ -13,7 +13,7 @@ from geoseg.errors import UsageError
 
 if TYPE_CHECKING:
     from geoseg.config import TrainConfig
-    from geoseg.training.journal import Epoch, Step
+    from geoseg.training.progress import Epoch, Step
 
 _FLAGS = {
     "arch": "arch",

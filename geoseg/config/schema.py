@@ -134,7 +134,8 @@ class TrainConfig(Strict):
     """Random changes to the samples."""
     metric: str = "score"
     """Which column of metrics.csv says what epoch is the best: score (the mean over the heads), iou_mean, iou_building,
-    val_loss, height.rmse, ...; of losses and errors the lowest, else the highest."""
+    val_loss, ece, height.rmse, height.r2, ...; of losses, their terms and errors the lowest, of a bias the nearest to
+    0, else the highest."""
     patience: Count | None = None
     """Epochs without a better `metric` after which training stops early. None: never."""
     epochs: Count = 20

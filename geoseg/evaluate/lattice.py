@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pyproj import CRS
 
 from geoseg.batches import Tile
 from geoseg.errors import LabelsError, UsageError
-from geoseg.grid import Grid, same_crs
+from geoseg.grid import same_crs
 from geoseg.scene import Scene
 from geoseg.windows import Plan, Window
 
@@ -69,18 +68,12 @@ def place(path: str, scene: Scene, predicted: Placed) -> Placed:
     row, col, drift = grid.place_of(other)
     if not same_crs(grid.crs, other.crs) or drift > _DRIFT:
         raise LabelsError(
-            f"{path} is not on the pixel lattice of {predicted.path}: {_described(other)}, not {_described(grid)}. "
+            f"{path} is not on the pixel lattice of {predicted.path}: {other.described}, not {grid.described}. "
             f"Expected the same CRS and pixels. Bring it there first: rio warp {path} OUT.tif --like {predicted.path}."
         )
     if Window(row=row, col=col, height=other.height, width=other.width).intersection(grid.window) is None:
-        raise LabelsError(f"{path} lies outside {predicted.path}: {_described(other)}, not {_described(grid)}.")
+        raise LabelsError(f"{path} lies outside {predicted.path}: {other.described}, not {grid.described}.")
     return Placed(path, scene, row, col)
-
-
-def _described(grid: Grid) -> str:
-    name = CRS.from_user_input(grid.crs).name if grid.crs else "no CRS"
-    numbers = ", ".join(f"{value:.10g}" for value in grid.transform[:6])
-    return f"{grid.width} x {grid.height} pixels in {name} with transform ({numbers})"
 
 
 def region(predicted: Placed, window: Window | None) -> Window:

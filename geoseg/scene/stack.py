@@ -14,7 +14,7 @@ from rasterio.rpc import RPC
 
 from geoseg.batches import Tile
 from geoseg.errors import SceneError, UsageError
-from geoseg.grid import Grid
+from geoseg.grid import Grid, same_crs
 from geoseg.scene import Band, Scene, SceneSource
 from geoseg.windows import Window
 
@@ -196,7 +196,7 @@ def _differences(first: Scene, other: Scene) -> list[str]:
     found = []
     if a.shape != b.shape:
         found.append(f"its size is {b.width}x{b.height} pixels, not {a.width}x{a.height}")
-    if not _same_crs(a.crs, b.crs):
+    if not same_crs(a.crs, b.crs):
         found.append(f"its CRS is {_crs_name(b.crs)}, not {_crs_name(a.crs)}")
     elif not (shift := _shift(a, b)) <= _SLACK_PIXELS:
         found.append(f"its transform puts it up to {shift:.3g} pixels away")
@@ -212,13 +212,6 @@ def _way_out(grid: Grid, other: Scene) -> str:
         return ""
     box = " ".join(map(str, grid.bounds))
     return f" Try: gdalwarp -t_srs {':'.join(crs)} -te {box} -ts {grid.width} {grid.height} {other.path} aligned.tif."
-
-
-def _same_crs(a: str | None, b: str | None) -> bool:
-    """Whether two WKTs mean the same, however they are written."""
-    if a is None or b is None or a == b:
-        return a == b
-    return bool(CRS.from_wkt(a) == CRS.from_wkt(b))
 
 
 def _crs_name(wkt: str | None) -> str:

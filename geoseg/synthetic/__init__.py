@@ -4,6 +4,6 @@
 drawing alone needs neither rasterio nor torch nor matplotlib.
 """
 
-from geoseg.synthetic.town import CLASSES, DEMO_SEED, IGNORE, Town, draw_town
+from geoseg.synthetic.town import CLASSES, DEMO_SEED, Town, draw_town
 
-__all__ = ["CLASSES", "DEMO_SEED", "IGNORE", "Town", "draw_town"]
+__all__ = ["CLASSES", "DEMO_SEED", "Town", "draw_town"]

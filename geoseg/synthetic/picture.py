@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from geoseg.metrics import IGNORE
 from geoseg.synthetic.files import COLORS
-from geoseg.synthetic.town import CLASSES, IGNORE, Town
+from geoseg.synthetic.town import CLASSES, Town
 
 SIDE = 1100
 """Pixels of a panel at most along each side; larger scenes are thinned out."""

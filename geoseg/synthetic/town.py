@@ -13,6 +13,7 @@ from pyproj.exceptions import CRSError
 from geoseg.config import TRAINING_SEEDS
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.synthetic.layers import make_layers
 from geoseg.synthetic.layout import Layout, lay_out
 from geoseg.synthetic.noise import Noise
@@ -26,8 +27,6 @@ DEMO_SEED = TRAINING_SEEDS
 """Seeds from here on are kept for demos and tests of trained models: training configurations refuse them."""
 CLASSES = ("background", "building", "road")
 """What the values of `Town.target` mean."""
-IGNORE = 255
-"""Value of `Town.target` where the picture has no data."""
 PLACE = (38.0, 47.2)
 """Longitude and latitude of the town, unless the CRS is not meant for there."""
 _STRIP_PIXELS = 1 << 20

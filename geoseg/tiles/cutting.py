@@ -10,10 +10,11 @@ import numpy as np
 from geoseg.batches import Tile
 from geoseg.errors import LabelsError, UsageError
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.scene import Scene
 from geoseg.tiles.files import ImageForm, class_file, image_file, store, value_file, written_by_gdal
 from geoseg.tiles.folder import NewFolder
-from geoseg.tiles.labels import UNKNOWN, Legend, Truth, open_truth
+from geoseg.tiles.labels import Legend, Truth, open_truth
 from geoseg.tiles.lattice import count_windows, tile_windows
 from geoseg.tiles.manifest import TileEntry, write_manifest
 from geoseg.tiles.options import LabelOptions, TileOptions
@@ -129,7 +130,7 @@ class _Cutter:
             self.poor += 1
             return
         tile = _padded(scene, window, inside, form)
-        target[~tile.valid] = np.nan if self.legend.valued else UNKNOWN
+        target[~tile.valid] = np.nan if self.legend.valued else IGNORE
         known = self._known(target)
         if known < least:
             self.poor += 1
@@ -146,12 +147,12 @@ class _Cutter:
         self.entries.append(entry)
 
     def _known(self, target: np.ndarray) -> int:
-        return int(np.count_nonzero(~np.isnan(target) if self.legend.valued else target != UNKNOWN))
+        return int(np.count_nonzero(~np.isnan(target) if self.legend.valued else target != IGNORE))
 
     def _target(self, site: Site, truth: Truth, window: Window, inside: Window) -> np.ndarray:
         """The target of a window, unknown outside of the scene, whose part is `inside`, and of the labelled area."""
         dtype = np.float32 if self.legend.valued else np.uint8
-        unknown = np.nan if self.legend.valued else UNKNOWN
+        unknown = np.nan if self.legend.valued else IGNORE
         target = np.full(window.shape, unknown, dtype)
         own = np.ones(inside.shape, bool) if site.area is None else site.area.valid(inside)
         if own.any():

@@ -20,9 +20,9 @@ from geoseg.batches import Tile
 from geoseg.config import PALETTE
 from geoseg.errors import OutputError
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.raster import door, parse_crs, same_crs
 from geoseg.scene import Scene
-from geoseg.tiles.labels import UNKNOWN
 
 _COLORS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 _BLOCK = 256
@@ -94,7 +94,7 @@ def class_file(target: np.ndarray, grid: Grid, names: Sequence[str]) -> bytes:
     """
     colors = [PALETTE[index % len(PALETTE)] for index in range(len(names))]
     with MemoryFile() as file:
-        with _created(file, grid, target[None], UNKNOWN, predictor=1) as dst:
+        with _created(file, grid, target[None], IGNORE, predictor=1) as dst:
             dst.descriptions = ("class",)
             dst.update_tags(GEOSEG_CLASSES=json.dumps(list(names), ensure_ascii=False))
             dst.write_colormap(1, {value: (*bytes.fromhex(color[1:]), 255) for value, color in enumerate(colors)})

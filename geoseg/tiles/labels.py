@@ -10,14 +10,13 @@ import numpy as np
 
 from geoseg.errors import LabelsError, UsageError
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.scene import Scene
 from geoseg.targets import VectorLabels, is_vector_file, read_labels
 from geoseg.tiles.options import BACKGROUND, CONTACT, LabelOptions
 from geoseg.tiles.resampling import LabelGrid
 from geoseg.windows import Window
 
-UNKNOWN = 255
-"""In a target: nothing is known of this pixel."""
 _GUESSED = (BACKGROUND, "building", "road")
 """The classes looked for in vector files when none are named."""
 
@@ -83,8 +82,8 @@ class ClassTruth:
             LabelsError: If a value stands for no class.
         """
         values, known = self.raster.nearest(window)
-        target = np.full(window.shape, UNKNOWN, np.uint8)
-        left = known & (values != UNKNOWN) if UNKNOWN not in self.codes else known.copy()
+        target = np.full(window.shape, IGNORE, np.uint8)
+        left = known & (values != IGNORE) if IGNORE not in self.codes else known.copy()
         for value, code in self.codes.items():
             here = known & (values == value)
             target[here] = code
@@ -92,7 +91,7 @@ class ClassTruth:
         if left.any() and not self.listed:
             raise LabelsError(
                 f"{self.path} has the value {values[left][0]}. Expected class indices "
-                f"{', '.join(map(str, self.codes))}, or {UNKNOWN} for unknown. Say what values mean with --values."
+                f"{', '.join(map(str, self.codes))}, or {IGNORE} for unknown. Say what values mean with --values."
             )
         return target
 

@@ -1,7 +1,5 @@
 """A label raster looked at through the pixels of a scene: on the same lattice, or resampled to it."""
 
-import math
-
 import numpy as np
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
@@ -108,8 +106,8 @@ class LabelGrid:
         )  # fmt: skip
         if outside:
             raise LabelsError(
-                f"{self.raster.path} lies outside the scene: it is {_described(self.raster.grid)}, the scene "
-                f"{_described(self.grid)}. Expected labels on the scene. Check the CRS of both."
+                f"{self.raster.path} lies outside the scene: it is {self.raster.grid.described}, the scene "
+                f"{self.grid.described}. Expected labels on the scene. Check the CRS of both."
             )
 
     def _whole_offset(self) -> tuple[int, int] | None:
@@ -164,10 +162,3 @@ class LabelGrid:
             tile = self.raster.read(inside)
             values[inside.slices(place)], known[inside.slices(place)] = tile.data[0], tile.valid
         return values, known
-
-
-def _described(grid: Grid) -> str:
-    name = CRS.from_user_input(grid.crs).name if grid.crs else "no CRS"
-    bounds = ", ".join(f"{value:.10g}" for value in grid.bounds)
-    size = math.sqrt(abs(grid.transform.determinant))
-    return f"{grid.width} x {grid.height} pixels of {size:.6g} in {name} from ({bounds})"

@@ -10,10 +10,11 @@ import numpy as np
 
 from geoseg.errors import BandError, LabelsError, SceneError, UsageError
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.scene import Scene, SceneSource
 from geoseg.targets import LabelledArea, labelled_area
 from geoseg.tiles.files import check_storable
-from geoseg.tiles.labels import UNKNOWN, Legend, Truth, VectorTruth, legend_of, open_truth, shortened
+from geoseg.tiles.labels import Legend, Truth, VectorTruth, legend_of, open_truth, shortened
 from geoseg.tiles.options import LabelOptions, TileOptions
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def _agreed(legend: Legend, sites: list[Site], about: LabelOptions) -> tuple[Leg
     present = {name for truth in truths for name in truth.present}
     if missing := [name for name in short.names[1:] if name not in present]:
         log.warning("No labels are of class %s.", " or ".join(missing))
-    table = np.full(256, UNKNOWN, np.uint8)
+    table = np.full(256, IGNORE, np.uint8)
     table[: len(legend.names)] = [short.names.index(name) if name in short.names else 0 for name in legend.names]
     return short, [
         replace(site, truth=replace(site.truth, table=table) if isinstance(site.truth, VectorTruth) else None)

@@ -8,7 +8,7 @@ import numpy as np
 
 from geoseg.batches import ArrayReader, Tile
 from geoseg.grid import Grid
-from geoseg.training.summary import IGNORED, Summary, summarise
+from geoseg.training.summary import Summary, summarise
 from geoseg.windows import Window
 
 FURTHER = "further_"
@@ -123,7 +123,6 @@ def statistics(grounds: Sequence[Ground]) -> Statistics:
 
 __all__ = [
     "FURTHER",
-    "IGNORED",
     "Ground",
     "Statistics",
     "file_list",

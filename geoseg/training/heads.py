@@ -11,8 +11,9 @@ from geoseg.config import PALETTE, HeadConfig, TrainConfig
 from geoseg.errors import UsageError
 from geoseg.losses import Mixture, parse_mixture
 from geoseg.losses.mixture import Loss, loss_options
+from geoseg.metrics import IGNORE
 from geoseg.training.ground import Ground, summary_of
-from geoseg.training.samples import FURTHER, IGNORED
+from geoseg.training.samples import FURTHER
 from geoseg.training.summary import Values
 
 _LOSSES = {"multilabel": "bce:1,dice:1", "regression": "huber:1"}
@@ -136,7 +137,7 @@ class HeadLosses(nn.Module):
         head = self.heads[name]
         if head.task == "regression":
             return (values - head.offset) / head.scale
-        known = torch.where(values.isnan(), torch.full_like(values, IGNORED), values).long()
+        known = torch.where(values.isnan(), torch.full_like(values, IGNORE), values).long()
         return known[:, 0] if head.exclusive else known
 
     def gradient_shares(self, terms: Mapping[str, Tensor], logits: Mapping[str, Tensor]) -> dict[str, float]:

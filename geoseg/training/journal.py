@@ -15,12 +15,13 @@ from geoseg.checkpoint import Header
 from geoseg.config import TrainConfig
 from geoseg.errors import ConfigError, GeosegError, nearest
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.predict import Placement
 from geoseg.training.folder import CHECKPOINT, LAST, RunFolder
 from geoseg.training.ground import Ground
 from geoseg.training.optim import steps_in_epoch
-from geoseg.training.progress import Epoch, Standing, Step, is_better
-from geoseg.training.samples import IGNORED, Samples
+from geoseg.training.progress import Epoch, Standing, Step
+from geoseg.training.samples import Samples
 from geoseg.training.state import save_state
 from geoseg.training.task import Segmentation
 from geoseg.training.validate import Validation, mean_foreground, validate
@@ -92,7 +93,7 @@ class Journal(Callback):
             some,
             data=some.data[:, :1, :1],
             valid=np.zeros((1, 1), bool),
-            target=np.full((1, 1), IGNORED, np.uint8),
+            target=np.full((1, 1), IGNORE, np.uint8),
             grid=grid,
             further=further,
             distances=None,
@@ -255,9 +256,9 @@ class Journal(Callback):
             metrics={"score": scores.score} | scores.metrics if self.val else {},
             metric=config.metric,
         )
-        value = _value_of(epoch)
-        better = is_better(value, self.standing.best, config.metric)
-        return replace(epoch, saved=better, value=value, best=value if better else self.standing.best)
+        epoch = replace(epoch, value=_value_of(epoch))
+        better = epoch.is_better_than(self.standing.best)
+        return replace(epoch, saved=better, best=epoch.value if better else self.standing.best)
 
     # --- ends
 

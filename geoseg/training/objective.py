@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from geoseg.checkpoint import Head
 from geoseg.config import TrainConfig
 from geoseg.losses import Mixture
+from geoseg.metrics import IGNORE
 from geoseg.training.ground import Ground
 from geoseg.training.heads import HeadLosses
-from geoseg.training.samples import FURTHER, IGNORED
+from geoseg.training.samples import FURTHER
 from geoseg.windows import Window
 
 _AUXILIARY = 0.4
@@ -42,7 +43,7 @@ def merge_unknown(logits: Tensor, target: Tensor, known: Sequence[int]) -> tuple
     merged = torch.cat([logits[:, list(known)], logits[:, others].logsumexp(1, keepdim=True)], 1)
     place = torch.full((256,), len(known), dtype=torch.int64)
     place[list(known)] = torch.arange(len(known))
-    place[IGNORED] = IGNORED
+    place[IGNORE] = IGNORE
     return merged, place.to(target.device)[target]
 
 

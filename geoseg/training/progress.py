@@ -49,6 +49,17 @@ class Epoch:
         shares = {f"share_{name}": value for name, value in self.shares.items()}
         return {"lr": self.lr, "loss": self.loss} | self.terms | self.metrics | shares
 
+    def is_better_than(self, best: float | None) -> bool:
+        """Whether this epoch's value beats another; where one of them is missing, only the first epoch is better."""
+        if self.value is None or best is None:
+            return best is None
+        kind = self.metric.rpartition(".")[2]
+        if kind == "bias":
+            return abs(self.value) < abs(best)
+        if kind in _ERRORS or self.metric in self.terms:
+            return self.value < best
+        return self.value > best
+
     def row(self) -> dict[str, str]:
         """The line of metrics.csv."""
         numbers = {name: "" if value is None else f"{value:.6g}" for name, value in self.columns.items()}
@@ -105,10 +116,3 @@ class Standing:
     def exhausted(self, patience: int | None) -> bool:
         """Whether there has been nothing better for so many epochs."""
         return patience is not None and self.epochs - self.best_epoch >= patience
-
-
-def is_better(value: float | None, best: float | None, metric: str) -> bool:
-    """Whether an epoch with this value is better than the best so far; where there is no value, each one is."""
-    if value is None or best is None:
-        return best is None
-    return value < best if metric.rpartition(".")[2] in _ERRORS else value > best

@@ -12,13 +12,13 @@ from torch.utils.data import default_collate
 from geoseg.checkpoint import Header, load_checkpoint, save_checkpoint
 from geoseg.config import TrainConfig
 from geoseg.engine import cells
-from geoseg.metrics import TileScore
+from geoseg.metrics import IGNORE, TileScore
 from geoseg.plans import plan_for
 from geoseg.predict import Placement, Runner
 from geoseg.scores import Decision
 from geoseg.training.folder import BATCH, CHECKPOINT, CONFUSION, CURVES, METRICS, SAMPLES, TILES, RunFolder
 from geoseg.training.journal import metrics_of
-from geoseg.training.samples import FURTHER, IGNORED, Ground, Samples
+from geoseg.training.samples import FURTHER, Ground, Samples
 from geoseg.training.task import Segmentation
 from geoseg.training.validate import Validation, mean_foreground, validate
 from geoseg.windows import Window
@@ -161,7 +161,7 @@ def _predicted(runner: Runner, header: Header, ground: Ground, window: Window, k
         (scores,) = cells(ground.reader, runner, plan, [cell])
         values = np.asarray(scores[kind])
         if found is None:
-            found = np.full(window.shape, IGNORED if values.dtype == np.uint8 else np.nan, values.dtype)
+            found = np.full(window.shape, IGNORE if values.dtype == np.uint8 else np.nan, values.dtype)
         found[common.slices(window)] = values[common.slices(cell)]
     assert found is not None  # noqa: S101  the cells of a plan cover the ground
     return found

@@ -1,32 +1,21 @@
 """Samples: random windows of labelled ground, each a function of the seed, its index and what earlier epochs taught."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from geoseg.errors import ResumeError
-from geoseg.training.ground import (
-    FURTHER,
-    IGNORED,
-    Ground,
-    Statistics,
-    file_list,
-    pixels_per_class,
-    statistics,
-    summary_of,
-)
+from geoseg.training.ground import FURTHER, Ground, Statistics, file_list, pixels_per_class, statistics, summary_of
 from geoseg.training.view import View, cut
 from geoseg.windows import Window
 
 __all__ = [
     "FURTHER",
-    "IGNORED",
-    "Epochs",
     "Ground",
     "Samples",
     "Statistics",
@@ -200,21 +189,3 @@ def _start(rng: np.random.Generator, size: int, side: int) -> int:
     """Where a window of `side` begins on an axis: anywhere inside it, or round all of it when the axis is shorter."""
     low, high = sorted((0, size - side))
     return int(rng.integers(low, high, endpoint=True))
-
-
-class Epochs(Sampler):
-    """The indices of one epoch after the other: epoch e has those from e * size on."""
-
-    def __init__(self, size: int) -> None:
-        """Epochs of `size` samples, from the first on."""
-        self.size, self.epoch = size, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer when an epoch begins."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.size, (self.epoch + 1) * self.size))

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-IGNORED = 255
-"""Target value of pixels of which nothing is known."""
+from geoseg.metrics import IGNORE
 
 _PER_POSITION = 1024
 """One pixel in so many is remembered, of each class by itself; but not fewer than `_LEAST`, nor more than `_MOST`."""
@@ -55,7 +54,7 @@ class Summary:
     @property
     def labelled(self) -> int:
         """Pixels whose target is not 255."""
-        return int(self.counts[:IGNORED].sum())
+        return int(self.counts[:IGNORE].sum())
 
 
 def summarise(data: np.ndarray, valid: np.ndarray, target: np.ndarray, further: Mapping[str, np.ndarray]) -> Summary:
@@ -101,7 +100,7 @@ class Tally:
         self._add_values(data, valid)
         for name, tally in self.further.items():
             tally.add(further[name])
-        for value in np.flatnonzero(counts[:IGNORED]).tolist():
+        for value in np.flatnonzero(counts[:IGNORE]).tolist():
             at = np.flatnonzero(target.ravel() == value)
             if len(at) > self.kept:
                 at = at[self.chance.integers(len(at), size=self.kept)]

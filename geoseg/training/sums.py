@@ -9,10 +9,10 @@ from affine import Affine
 from torch import Tensor
 
 from geoseg.checkpoint import Head, Header
-from geoseg.metrics import ConfusionMatrix, LabelCounts, Reliability, TileScore, ValueErrors, mean_known
+from geoseg.metrics import IGNORE, ConfusionMatrix, LabelCounts, Reliability, TileScore, ValueErrors, mean_known
 from geoseg.scores import Scores
 from geoseg.training.calibrate import Choice, choices, figure_names
-from geoseg.training.ground import IGNORED, Ground
+from geoseg.training.ground import Ground
 from geoseg.windows import Window
 
 _TILE = 512
@@ -102,7 +102,7 @@ class Sums:
         for tile in tiles_of(ground.target.shape):
             if (part := tile.intersection(window)) is None:
                 continue
-            if pixels := int(np.count_nonzero(ground.target[part.slices()] != IGNORED)):
+            if pixels := int(np.count_nonzero(ground.target[part.slices()] != IGNORE)):
                 logits = torch.from_numpy(np.ascontiguousarray(z[:, *part.slices(window)]))[None]
                 self.lost += float(self.loss(logits, ground, part)) * pixels
                 self.pixels += pixels
@@ -123,7 +123,7 @@ class FurtherSums:
         if self.kind == "values":
             self.errors.update(truth[0], found)
             return
-        known = np.nan_to_num(truth, nan=IGNORED).astype(np.uint8)
+        known = np.nan_to_num(truth, nan=IGNORE).astype(np.uint8)
         if self.classes:
             self.classes.update(known[0], found)
         else:

@@ -17,15 +17,15 @@ from geoseg.config import TrainConfig
 from geoseg.errors import DeviceError, TrainingError
 from geoseg.losses import Mixture
 from geoseg.models.layout import channels_last
-from geoseg.predict import _is_out_of_memory
+from geoseg.predict import is_out_of_memory
 from geoseg.training.augment import change_light, light_range, move
 from geoseg.training.ground import Ground, Statistics, file_list
 from geoseg.training.heads import heads_of
-from geoseg.training.objective import Objective, merge_unknown
+from geoseg.training.objective import Objective
 from geoseg.training.optim import Average, freeze, make_optimizer, set_rate
 from geoseg.training.ranks import Ranks
 
-__all__ = ["Segmentation", "merge_unknown"]
+__all__ = ["Segmentation"]
 
 
 class Segmentation(LightningModule):
@@ -146,7 +146,7 @@ class Segmentation(LightningModule):
                     values.append(torch.stack([loss.detach(), *terms.values()]) * share)
                     seen += [(part["index"], own)] if own is not None else []
         except RuntimeError as err:
-            if not _is_out_of_memory(err):
+            if not is_out_of_memory(err):
                 raise
             return None
         self.seen += seen

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from geoseg.checkpoint import Header
 from geoseg.engine import cells
-from geoseg.metrics import ConfusionMatrix, TileScore, mean_known, write_tiles
+from geoseg.metrics import IGNORE, ConfusionMatrix, TileScore, mean_known, write_tiles
 from geoseg.plans import plan_for
 from geoseg.predict import Placement, Runner
 from geoseg.scores import LABELS_ONLY, Decision, Keep, Scores
 from geoseg.training.calibrate import Calibration, Choice, calibrate
-from geoseg.training.ground import IGNORED, Ground
+from geoseg.training.ground import Ground
 from geoseg.training.sums import LOGITS, Loss, Sums, main_head, mean_foreground
 
 __all__ = ["Loss", "Validation", "mean_foreground", "validate"]
@@ -150,7 +150,7 @@ def _every(header: Header, grounds: Sequence[Ground], *, thorough: bool) -> int:
 
 
 def _labelled(ground: Ground) -> int:
-    return ground.summary.labelled if ground.summary else int(np.count_nonzero(ground.target != IGNORED))
+    return ground.summary.labelled if ground.summary else int(np.count_nonzero(ground.target != IGNORE))
 
 
 def _summary(sums: Sums) -> Validation:

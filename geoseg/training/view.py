@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from geoseg.batches import mirror
-from geoseg.training.ground import FURTHER, IGNORED, Ground
+from geoseg.metrics import IGNORE
+from geoseg.training.ground import FURTHER, Ground
 from geoseg.windows import Window
 
 _BANDS = 4
@@ -36,14 +37,14 @@ class View:
     @cached_property
     def targets(self) -> dict[str, Tensor]:
         """`target` (S, S) uint8, 255 beyond the edge; `further_<head>` (bands, S, S) float32, NaN there."""
-        found = {"target": self._nearest(self.ground.target, IGNORED)}
+        found = {"target": self._nearest(self.ground.target, IGNORE)}
         for name, plane in self.ground.further.items():
             found[f"{FURTHER}{name}"] = self._nearest(plane, np.nan)
         return found
 
     def labelled(self) -> float:
         """The share of it of which some head knows something."""
-        known = self.targets["target"] != IGNORED
+        known = self.targets["target"] != IGNORE
         for name, target in self.targets.items():
             if name.startswith(FURTHER):
                 known = known | ~target.isnan().any(0)

@@ -23,6 +23,7 @@ import rasterio.errors
 from PIL import Image
 
 from geoseg.evaluate import evaluate_prediction
+from geoseg.metrics import IGNORE
 from geoseg.pipeline import Products, predict_scene
 from geoseg.predict import tune_malloc
 from geoseg.scene import Scene
@@ -30,8 +31,7 @@ from geoseg.targets import labelled_area, read_labels
 from geoseg.windows import Window
 
 CLASSES = ("background", "building", "road")
-IGNORED = 255
-DUBAI = np.full(256, IGNORED, np.uint8)
+DUBAI = np.full(256, IGNORE, np.uint8)
 DUBAI[1:6] = (1, 2, 0, 0, 0)
 """Values of dubai's label rasters: 1 building, 2 road, 3 land, 4 vegetation, 5 water."""
 COLORS = np.array([(26, 26, 26), (230, 25, 75), (255, 225, 25), *[(128, 128, 128)] * 253], np.uint8)
@@ -60,8 +60,8 @@ class Held:
             else:
                 target = read_labels(self.labels, grid=scene.grid, class_names=CLASSES).target(self.window)
             if self.area:
-                target = np.where(labelled_area(self.area, scene.grid).valid(self.window), target, IGNORED)
-        return tile.data, np.where(tile.valid, target, IGNORED).astype(np.uint8)
+                target = np.where(labelled_area(self.area, scene.grid).valid(self.window), target, IGNORE)
+        return tile.data, np.where(tile.valid, target, IGNORE).astype(np.uint8)
 
 
 @dataclass
@@ -118,7 +118,7 @@ def score(held: Held, model: str, folder: Path, tally: Tally, pictures: Path | N
             height=len(target),
             width=target.shape[1],
             dtype="uint8",
-            nodata=IGNORED,
+            nodata=IGNORE,
         ) as file:
             file.write(target, 1)
     scores = evaluate_prediction(predicted, reference, window=held.window, labelled_area=held.area).scores
@@ -129,7 +129,7 @@ def score(held: Held, model: str, folder: Path, tally: Tally, pictures: Path | N
         tally.hits[index] = tally.hits.get(index, 0) + hits
         tally.union[index] = tally.union.get(index, 0) + one.support + one.predicted - hits
         for of_class in (True, False):
-            chosen = (target != IGNORED) & ((target == index) == of_class)
+            chosen = (target != IGNORE) & ((target == index) == of_class)
             counts = np.bincount(grey[chosen], minlength=256)
             tally.grey[index, of_class] = tally.grey.get((index, of_class), 0) + counts
     if pictures:

@@ -105,7 +105,7 @@ def run_loading(cache: str) -> dict[str, float]:
     from geoseg.models import build_model
     from geoseg.predict import Placement, tune_malloc
     from geoseg.training.cache import decode
-    from geoseg.training.samples import Epochs, Samples
+    from geoseg.training.samples import Samples
     from tests.pieces import make_piece
 
     tune_malloc()
@@ -114,7 +114,7 @@ def run_loading(cache: str) -> dict[str, float]:
     pieces = [make_piece(town.image, town.target(), known=(0, 1, 2), zoom=(0.7, 1.5))]
     for _ in range(2):  # the second one maps what the first has decoded
         samples = Samples(decode(pieces, Path(cache), 2 * GB), tile_size=256, seed=0)
-    batches = iter(DataLoader(samples, batch_size=8, sampler=Epochs(8 * 1000)))
+    batches = iter(DataLoader(samples, batch_size=8, sampler=range(8 * 1000)))
     first = next(batches)
     model = build_model("unet", in_channels=3, classes=3, width=16).to(memory_format=torch.channels_last).train()
     loss, optimizer = parse_mixture("cross_entropy:1,dice:1"), torch.optim.AdamW(model.parameters())

@@ -109,10 +109,13 @@ class Sheet:
         self._show(left, top, pixels.shape[1], pixels.shape[0], pixels)
 
     def _show(self, left: int, top: int, width: int, height: int, pixels: np.ndarray) -> None:
-        axes = self.figure.add_axes(self.box(left, top, width, height))
-        larger = width >= pixels.shape[1]
-        axes.imshow(np.clip(pixels, 0, 1), aspect="auto", interpolation="nearest" if larger else "antialiased")
-        axes.set_axis_off()
+        from PIL import Image
+
+        picture = Image.fromarray(np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
+        # An image on the figure itself: axes round each take half of the time that a sheet takes.
+        way = Image.Resampling.NEAREST if width >= pixels.shape[1] else Image.Resampling.BOX
+        shown = np.asarray(picture.resize((width, height), way))
+        self.figure.figimage(shown, left, self.height - top - height, origin="upper")
 
 
 @contextmanager

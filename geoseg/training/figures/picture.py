@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-UNKNOWN = 255
-"""Target value of pixels of which nothing is known."""
+from geoseg.metrics import IGNORE
+
 UNKNOWN_LIGHT, UNKNOWN_STRIPE = "#ffffff", "#a8a8a8"
 """Where nothing is known, and where there is no data, there are grey stripes on white."""
 
@@ -60,7 +60,7 @@ def colored(labels: np.ndarray, classes: Mapping[str, str]) -> np.ndarray:
     """(H, W, 3) float32 in 0..1: each class in its colour, stripes where unknown."""
     table = np.ones((256, 3), np.float32)
     table[: len(classes)] = [rgb(color) for color in classes.values()]
-    return np.where((labels == UNKNOWN)[..., None], stripes(labels.shape), table[labels])
+    return np.where((labels == IGNORE)[..., None], stripes(labels.shape), table[labels])
 
 
 def outlined(picture: np.ndarray, labels: np.ndarray, classes: Mapping[str, str], width: int = 1) -> np.ndarray:
@@ -72,7 +72,7 @@ def outlined(picture: np.ndarray, labels: np.ndarray, classes: Mapping[str, str]
     for axis in (0, 1):
         for step in range(1, width + 1):
             near, far = _slices(axis, step), _slices(axis, step, end=True)
-            border = (labels[near] != labels[far]) & (labels[near] != UNKNOWN) & (labels[far] != UNKNOWN)
+            border = (labels[near] != labels[far]) & (labels[near] != IGNORE) & (labels[far] != IGNORE)
             edge[near] |= border
             edge[far] |= border
     edge &= labels != 0
@@ -113,7 +113,7 @@ def mistakes(
         (wrong & (truth == background), INVENTED),
     ):
         shown[chosen] = rgb(color)
-    unknown = (target == UNKNOWN) | (predicted == UNKNOWN)
+    unknown = (target == IGNORE) | (predicted == IGNORE)
     return np.where(unknown[..., None], stripes(target.shape), shown)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from geoseg.metrics import IGNORE
 from geoseg.training.figures import picture
 from geoseg.training.figures.canvas import Sheet, sheet, shorten
 from geoseg.training.figures.keys import Bars, Entry, Key, Legend, Scale
-from geoseg.training.figures.picture import CONFUSED, INVENTED, MISSED, UNKNOWN
+from geoseg.training.figures.picture import CONFUSED, INVENTED, MISSED
 
 _CELL = 256
 """Side of a picture in pixels; smaller ones are repeated, larger ones made smaller."""
@@ -74,7 +75,7 @@ def contact_sheet(
     scale = Scale.of(labels, "viridis")
     key: Key = Bars([("target", unit, scale)], width)
     if classes:
-        key = Legend(_class_entries(classes, bool((~usable).any() or (labels == UNKNOWN).any())), width)
+        key = Legend(_class_entries(classes, bool((~usable).any() or (labels == IGNORE).any())), width)
     block = 2 * _CELL + _GAP + _PAD
     rows = -(-len(pixels) // columns)
     with sheet(path, width + 2 * _MARGIN, rows * block + key.height + 2 * _MARGIN) as page:
@@ -118,7 +119,7 @@ def samples(
     images = [_stretched(row, bands) for row in rows]
     if classes:
         panels = [_class_panels(row, image, classes) for row, image in zip(rows, images, strict=True)]
-        unknown = any(bool((row.target == UNKNOWN).any() or (~row.valid).any()) for row in rows)
+        unknown = any(bool((row.target == IGNORE).any() or (~row.valid).any()) for row in rows)
         key: Key = Legend([*_class_entries(classes, unknown), *_error_entries(len(classes))], width)
     else:
         values = Scale.of([plane for row in rows for plane in (row.target, row.predicted)], "viridis")
@@ -163,7 +164,7 @@ def _stretched(row: Shown, bands: Sequence[str]) -> np.ndarray:
 
 
 def _class_panels(row: Shown, image: np.ndarray, classes: Mapping[str, str]) -> list[np.ndarray]:
-    predicted = np.where(row.valid, row.predicted, UNKNOWN).astype(np.uint8)
+    predicted = np.where(row.valid, row.predicted, IGNORE).astype(np.uint8)
     wrong = picture.mistakes(image, row.target, predicted, row.known, len(classes))
     return [image, picture.colored(row.target, classes), picture.colored(predicted, classes), wrong]
 

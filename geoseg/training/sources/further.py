@@ -8,7 +8,7 @@ import numpy as np
 from geoseg.config import HeadConfig
 from geoseg.errors import LabelsError
 from geoseg.grid import Grid
-from geoseg.training.ground import IGNORED
+from geoseg.metrics import IGNORE
 from geoseg.training.sources.files import OpenFiles, check_place
 from geoseg.windows import Window
 
@@ -50,7 +50,7 @@ class Further:
             values[:, ~tile.valid] = np.nan
             head = self.heads[name]
             if head.classes:
-                values[values == IGNORED] = np.nan
+                values[values == IGNORE] = np.nan
                 most = len(head.classes) - 1 if head.exclusive else 1
                 if (odd := values[~np.isin(values, range(most + 1)) & ~np.isnan(values)]).size:
                     raise LabelsError(f"{path} has the value {odd[0]:g}. Expected 0 to {most}, or 255 for unknown.")
@@ -63,4 +63,4 @@ def somewhere(further: Mapping[str, np.ndarray], window: Window) -> np.ndarray:
     known = np.zeros(window.shape, bool)
     for plane in further.values():
         known |= ~np.isnan(plane).any(0)
-    return np.where(known, np.uint8(0), np.uint8(IGNORED))
+    return np.where(known, np.uint8(0), np.uint8(IGNORE))

@@ -9,10 +9,10 @@ import numpy as np
 
 from geoseg.errors import LabelsError
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.scene import Scene
 from geoseg.scene.content import palette_of
 from geoseg.scene.opening import driver_for
-from geoseg.training.ground import IGNORED
 from geoseg.training.sources.files import OpenFiles, check_place
 from geoseg.windows import Window
 
@@ -186,14 +186,14 @@ def table_of(content: Content, meanings: Meanings, *, binary: bool = False) -> d
     if content.names and meanings.colors is None:
         return _by_name(content, meanings.names)
     if content.palette is not None:
-        known, used = meanings.known_colors, content.codes.keys() - {IGNORED}
+        known, used = meanings.known_colors, content.codes.keys() - {IGNORE}
         table = {value: known[color] for value, color in content.palette.items() if color in known}
         if meanings.colors is not None or (used and used <= table.keys()):
             return table
     if binary:
         return {0: 0, 255: 1}
     last = len(meanings.names) - 1
-    if odd := sorted(content.codes.keys() - set(range(last + 1)) - {IGNORED}):
+    if odd := sorted(content.codes.keys() - set(range(last + 1)) - {IGNORE}):
         hint = "'colors' of the source, or with 'values'" if content.palette else "'values' of the source"
         raise LabelsError(
             f"{content.path} has the value {odd[0]}. Expected class indices 0 to {last}, or 255 for unknown. "
@@ -204,7 +204,7 @@ def table_of(content: Content, meanings: Meanings, *, binary: bool = False) -> d
 
 def _by_name(content: Content, names: Sequence[str]) -> dict[int, int]:
     """The first class is the first class, whatever it is called; classes that the run lacks are no more than that."""
-    if odd := sorted(content.codes.keys() - set(range(len(content.names))) - {IGNORED}):
+    if odd := sorted(content.codes.keys() - set(range(len(content.names))) - {IGNORE}):
         last = len(content.names) - 1
         raise LabelsError(f"{content.path} has the value {odd[0]}, but names only those from 0 to {last}.")
     places = {name.casefold(): index for index, name in enumerate(names)}
@@ -233,7 +233,7 @@ def named_in(contents: Sequence[Content], meanings: Meanings) -> tuple[str, ...]
 
 def warn_of_nodata(content: Content, table: Mapping[int, int], names: Sequence[str]) -> bool:
     """Say that a value which stands for a class is declared to be no data, if it is; whether that was said."""
-    if content.nodata is None or (index := table.get(int(content.nodata))) is None or content.nodata == IGNORED:
+    if content.nodata is None or (index := table.get(int(content.nodata))) is None or content.nodata == IGNORE:
         return False
     value = int(content.nodata)
     log.warning(
@@ -260,7 +260,7 @@ def raster_target(
     def target(window: Window) -> np.ndarray:
         codes, valid = read_codes(files.single(path), window, path, meanings)
         truth = apply_table(codes, table())
-        truth[~valid] = IGNORED
+        truth[~valid] = IGNORE
         return truth
 
     return target
@@ -269,12 +269,12 @@ def raster_target(
 def apply_table(codes: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
     """(h, w) uint8 class indices, 255 for codes that are not in the table."""
     if codes.dtype == np.uint8:
-        place = np.full(256, IGNORED, np.uint8)
+        place = np.full(256, IGNORE, np.uint8)
         for code, index in table.items():
             if 0 <= code <= 255:
                 place[code] = index
         return place[codes]
-    target = np.full(codes.shape, IGNORED, np.uint8)
+    target = np.full(codes.shape, IGNORE, np.uint8)
     for code, index in table.items():
         target[codes == code] = index
     return target

@@ -10,9 +10,9 @@ import numpy as np
 from geoseg.config import SceneSource, resolve_path
 from geoseg.errors import LabelsError
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.splits import Survey
 from geoseg.targets import VectorLabels, is_vector_file, labelled_area, read_labels
-from geoseg.training.ground import IGNORED
 from geoseg.training.sources.context import Context
 from geoseg.training.sources.masks import (
     check_raster,
@@ -137,7 +137,7 @@ class _Labelled:
         if (path := self.area) is None:
             return whole
         area = cache(lambda: labelled_area(path, grid))
-        return lambda window: np.where(area().valid(window), whole(window), np.uint8(IGNORED))
+        return lambda window: np.where(area().valid(window), whole(window), np.uint8(IGNORE))
 
     def _drawn(self, grid: Grid) -> VectorLabels:
         """The vector layer, read once."""

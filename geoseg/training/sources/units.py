@@ -9,9 +9,9 @@ import numpy as np
 from affine import Affine
 
 from geoseg.grid import Grid
+from geoseg.metrics import IGNORE
 from geoseg.scene.content import may_lack_pixels
 from geoseg.splits import Place, Survey, subtract
-from geoseg.training.ground import IGNORED
 from geoseg.training.pieces import Decoded, Piece
 from geoseg.training.sources.files import Bands, OpenFiles
 from geoseg.training.sources.further import Further, somewhere
@@ -111,7 +111,7 @@ class Part:
             for hole in inside:
                 if common := own.intersection(hole):
                     place = common.slices(own)
-                    found.target[place] = IGNORED
+                    found.target[place] = IGNORE
                     for plane in found.further.values():
                         plane[:, *place] = np.nan
             return replace(found, data=found.data.astype(dtype, copy=False))
@@ -154,7 +154,7 @@ def reader(files: OpenFiles, images: Sequence[Path], bands: Bands, target: Targe
         tile = files.scene(images, bands).read(window)
         more = further.read(window)
         truth = somewhere(more, window) if target is None else target(window).copy()
-        truth[~tile.valid] = IGNORED
+        truth[~tile.valid] = IGNORE
         for plane in more.values():
             plane[:, ~tile.valid] = np.nan
         return Decoded(tile.data, tile.valid, truth, more)
@@ -177,13 +177,13 @@ def usable_target(
 
     def usable(window: Window) -> np.ndarray:
         truth = somewhere(further.read(window), window) if target is None else target(window)
-        columns = np.flatnonzero((truth != IGNORED).any(axis=0))
+        columns = np.flatnonzero((truth != IGNORE).any(axis=0))
         if not valid or not columns.size:
             return truth
         first, last = int(columns[0]), int(columns[-1])
         near = Window(row=window.row, col=window.col + first, height=window.height, width=last - first + 1)
         truth = truth.copy()
-        truth[:, first : last + 1][~valid(near)] = IGNORED
+        truth[:, first : last + 1][~valid(near)] = IGNORE
         return truth
 
     return usable
