@@ -33,19 +33,49 @@ def open_class_raster(path: str | Path) -> Iterator[DatasetReader]:
     Raises:
         SceneError: If the file is missing, is no GeoTIFF, is not one band of uint8, or a block cannot be read.
     """
+    with _opened(path, "a class raster") as dataset:
+        if dataset.count != 1 or dataset.dtypes[0] != "uint8":
+            raise SceneError(
+                f"{path} has {_kind(dataset)}: no class raster. Expected one band of uint8, as 'geoseg predict' "
+                "writes it."
+            )
+        yield dataset
+
+
+@contextmanager
+def open_probabilities(path: str | Path) -> Iterator[DatasetReader]:
+    """Open a raster of probabilities for reading: a uint8 band for each class, 254 certain, 255 without data.
+
+    Yields:
+        The open dataset; read errors inside the block are translated too.
+
+    Raises:
+        SceneError: If the file is missing, is no GeoTIFF, is not of uint8, is a class raster, or a block cannot be
+            read.
+    """
+    with _opened(path, "a raster of probabilities") as dataset:
+        if set(dataset.dtypes) != {"uint8"} or dataset.count == 1:
+            raise SceneError(
+                f"{path} has {_kind(dataset)}: no probabilities of classes. Expected a uint8 band for each, as "
+                "'geoseg predict --probabilities' writes them."
+            )
+        yield dataset
+
+
+@contextmanager
+def _opened(path: str | Path, what: str) -> Iterator[DatasetReader]:
     if not Path(path).is_file():
-        raise SceneError(f"{path} is not a file. Expected a class raster (GeoTIFF).")
+        raise SceneError(f"{path} is not a file. Expected {what} (GeoTIFF).")
     try:
         quiet = warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
         with quiet, rasterio.Env(GDAL_CACHEMAX=_CACHE), rasterio.open(Path(path).absolute(), driver="GTiff") as dataset:
-            if dataset.count != 1 or dataset.dtypes[0] != "uint8":
-                kind = f"{dataset.count} band{'s' if dataset.count > 1 else ''} of {dataset.dtypes[0]}"
-                raise SceneError(
-                    f"{path} has {kind}: no class raster. Expected one band of uint8, as 'geoseg predict' writes it."
-                )
             yield dataset
     except (RasterioError, CPLE_BaseError) as err:
-        raise SceneError(f"{path} cannot be read ({err}). Expected a class raster (GeoTIFF).") from err
+        raise SceneError(f"{path} cannot be read ({err}). Expected {what} (GeoTIFF).") from err
+
+
+def _kind(dataset: DatasetReader) -> str:
+    return f"{dataset.count} band{'s' if dataset.count > 1 else ''} of {dataset.dtypes[0]}"
 
 
 def strips(dataset: DatasetReader) -> Iterator[Window]:
