@@ -483,11 +483,15 @@ class TestSummary:
 
 
 @pytest.mark.slow
-def test_a_thousand_cached_tiles_open_in_a_blink(tmp_path):
+def test_a_thousand_cached_tiles_need_not_be_decoded(tmp_path):
     pieces = [noise_piece(number, side=64) for number in range(1000)]
-    decode(pieces, tmp_path, ROOM)
-    begun = time.process_time()
-    grounds = decode(pieces, tmp_path, ROOM)
-    statistics(grounds)
-    Samples(grounds, tile_size=32, seed=0, balance=0.5)[0]
-    assert time.process_time() - begun < 1
+
+    def first_sample() -> float:
+        begun = time.process_time()
+        grounds = decode(pieces, tmp_path, ROOM)
+        statistics(grounds)
+        Samples(grounds, tile_size=32, seed=0, balance=0.5)[0]
+        return time.process_time() - begun
+
+    decoding = first_sample()
+    assert first_sample() < decoding / 2

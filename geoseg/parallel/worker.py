@@ -26,6 +26,8 @@ SETTINGS: dict[str, Any] = {
 
 _TRIES = 250
 """At removing the scratch folder, 20 ms apart."""
+_GRACE = 10
+"""Seconds that a worker without a scheduler waits for the end of its parent."""
 
 _own_note: Path | None = None
 """Where this process, if it is a local worker, says what it is at."""
@@ -41,7 +43,8 @@ def serve(address: str, folder: str) -> None:
     """
     global _own_note
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
+    leaving = threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True)
+    leaving.start()
     import asyncio
 
     import dask
@@ -56,6 +59,8 @@ def serve(address: str, folder: str) -> None:
 
     with dask.config.set(SETTINGS):
         asyncio.run(work())
+    # The scheduler is gone; most likely with the parent, and then the folder is being emptied.
+    leaving.join(_GRACE)
 
 
 def _leave_with_parent(folder: str) -> None:
