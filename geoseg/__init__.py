@@ -2,8 +2,8 @@
 
 The names below are the Python API; each is imported when first used, so that `import geoseg` costs nothing.
 
-    predict_scene(scene, model)                 class raster and polygons; Products, Settings, Prediction
-    vectorize_raster(raster)                    polygons from a class raster; Vectors
+    predict_scene(scene, model)                 class raster and vectors; Products, Settings, Prediction
+    vectorize_raster(raster)                    buildings, streets, areas; OutlineOptions, Vectors
     tile_scenes(scenes, labels, folder)         labelled tiles; TileOptions, LabelOptions
     train_model(load_config(file), folder)      a checkpoint from labelled data; TrainConfig
     compare_runs(folders)                       runs side by side; Comparison
@@ -24,6 +24,7 @@ _API = {
     "Prediction": "geoseg.pipeline",
     "vectorize_raster": "geoseg.vectors",
     "Vectors": "geoseg.vectors",
+    "OutlineOptions": "geoseg.vectors",
     "tile_scenes": "geoseg.tiles",
     "TileOptions": "geoseg.tiles",
     "LabelOptions": "geoseg.tiles",

@@ -20,6 +20,8 @@ from geoseg import __version__
 from geoseg.checkpoint import Checkpoint, Header, load_checkpoint, resolve_model
 from geoseg.engine import CellTask, close_readers
 from geoseg.errors import CheckpointError, SceneError, UsageError
+from geoseg.grid import Grid
+from geoseg.outlines import Outlines
 from geoseg.outputs import Outputs
 from geoseg.parallel import Backend, Threads, ordered_map
 from geoseg.plans import plan_for
@@ -34,7 +36,7 @@ from geoseg.scores import PROBABILITY_SCALE, Keep, Layer, layers_of
 from geoseg.settings import DEFAULTS, Settings
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
-from geoseg.vectors import check_names, layer_name, polygonize, write_polygons
+from geoseg.vectors import check_ending
 from geoseg.windows import Plan, TaperedPlan, Window
 
 __all__ = ["DEFAULTS", "Prediction", "Products", "Settings", "default_backend", "predict_scene"]
@@ -52,7 +54,7 @@ class Prediction:
 
     paths: dict[str, Path]
     """By product: labels (values, of a regression), vectors, confidence, probabilities, attention; `labels_<head>` and
-    so on where the network has several heads."""
+    so on where the network has several heads, `vectors_<layer>` where a file holds a single layer."""
     side_files: tuple[Path, ...]
     """What lies beside them and belongs to them: the QGIS style, the class names as GDAL reads them."""
     shape: tuple[int, int]
@@ -70,7 +72,7 @@ class Prediction:
     overlap: int
     """Pixels shared by neighbouring tiles."""
     features: dict[str, int]
-    """Polygons per layer, when vectors were asked for."""
+    """Features by layer, when vectors were asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -129,7 +131,9 @@ def predict_scene(
                 spool.remove()
             raise
         _write_rasters(run, spool)
-        features = _write_vectors(run)
+        features = {}
+        if run.outlines:
+            features = run.outlines.write(run.outputs, spool, run.task.plan, run.profile.grid, run.header)
         placed = run.outputs.commit()
         spool.remove()
     return run.prediction(resumed, features, placed)
@@ -147,7 +151,9 @@ class _Run:
     header: Header
     """Of the model, or what the members of an ensemble agree on."""
     layers: dict[str, Layer]
-    """What the cells hold, and the rasters show, by name."""
+    """What the cells hold, by name; most of them are shown by a raster."""
+    outlines: Outlines | None
+    """What becomes of `products.vectors`."""
     profile: RasterProfile
     """Of the class raster; the others differ from it in what they hold."""
 
@@ -160,7 +166,9 @@ class _Run:
     @property
     def files(self) -> dict[str, Path]:
         """Every file that was asked for, by name; the class raster, or the first of several, comes first."""
-        return self.products.files(self.layers)
+        rasters = self.products.rasters(self.layers)
+        main = {name: path for name, path in rasters.items() if self.layers[name].kind in ("labels", "values")}
+        return main | (self.outlines.paths if self.outlines else {}) | rasters
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -214,10 +222,12 @@ def _prepare(
     layers = layers_of(header.heads, products.keep, attention_maps=_attention_maps(checkpoints, products.keep))
     with _open(scenes, header, settings) as source:
         paths = [resolve_model(name).absolute() for name in models]
-        outputs = _outputs(products, layers, [*paths, *source.source.paths, settings.aoi], overwrite)
+        read = [*paths, *source.source.paths, settings.aoi]
+        vectors = {"vectors": Path(products.vectors)} if products.vectors else {}
+        outputs = _outputs(products, layers, vectors, read, overwrite)
         _check_endings(products, layers, scenes)
-        if products.vectors:
-            _check_layers(header)
+        if outlines := _outlines(products, layers, header, source.grid):  # their files may be others than the one named
+            outputs = _outputs(products, layers, outlines.files.paths, read, overwrite)
         warn_of_differences(source.path, source, [item.header for item in checkpoints.values()])
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
@@ -245,6 +255,7 @@ def _prepare(
         task=task,
         header=header,
         layers=layers,
+        outlines=outlines,
         profile=profile,
     )
 
@@ -266,30 +277,36 @@ def _attention_maps(checkpoints: Mapping[str, Checkpoint], keep: Keep) -> int:
     return int(maps)
 
 
-def _outputs(
-    products: Products, layers: Mapping[str, Layer], inputs: Sequence[str | Path | None], overwrite: bool
-) -> Outputs:
-    """The names of all files, checked: the rasters, the style beside each class raster, and the polygons."""
+def _outlines(products: Products, layers: Mapping[str, Layer], header: Header, grid: Grid) -> Outlines | None:
+    if products.vectors is None:
+        return None
+    others = [*products.rasters(layers).values(), *_styles(products, layers).values()]
+    return Outlines.prepare(Path(products.vectors), header, layers, grid, others)
+
+
+def _styles(products: Products, layers: Mapping[str, Layer]) -> dict[str, Path]:
+    """QGIS lists all 256 entries of a colour table; the style beside each class raster names the classes alone."""
     rasters = products.rasters(layers)
-    # QGIS lists all 256 entries of a colour table; the style beside the raster names the classes alone.
-    styles = {f"style of {n}": path.with_suffix(".qml") for n, path in rasters.items() if _is_class_raster(layers[n])}
+    return {f"style of {n}": path.with_suffix(".qml") for n, path in rasters.items() if _is_class_raster(layers[n])}
+
+
+def _outputs(
+    products: Products,
+    layers: Mapping[str, Layer],
+    vectors: Mapping[str, Path],
+    inputs: Sequence[str | Path | None],
+    overwrite: bool,
+) -> Outputs:
+    """The names of all files, checked: the rasters, the style beside each class raster, and the vectors."""
+    files = products.rasters(layers) | _styles(products, layers) | dict(vectors)
     # The spool's lock keeps a second run of that name out.
     run = str(products.paths()["labels"].absolute())
     read = [path for path in inputs if path]
-    return Outputs({**products.files(layers), **styles}, inputs=read, overwrite=overwrite, run=run)
+    return Outputs(files, inputs=read, overwrite=overwrite, run=run)
 
 
 def _is_class_raster(layer: Layer) -> bool:
     return layer.kind == "labels" and layer.bands is None
-
-
-def _check_layers(header: Header) -> None:
-    names = [item.name for head in header.heads.values() if head.exclusive for item in head.classes[1:]]
-    if not names:
-        raise UsageError(
-            "--vectors: no head of the model gives each pixel one class. Expected classes to outline. Leave it out."
-        )
-    check_names(layer_name(name) for name in names)
 
 
 def _check_margin(plan: Plan, margin: int) -> None:
@@ -303,11 +320,12 @@ def _check_margin(plan: Plan, margin: int) -> None:
 def _check_endings(products: Products, layers: Mapping[str, Layer], scenes: Sequence[str]) -> None:
     """Endings that say what is written, and no style that QGIS would apply to a scene itself."""
     for name, path in products.paths().items():
-        endings = (".gpkg",) if name == "vectors" else (".tif", ".tiff")
-        if path.suffix.lower() not in endings:
+        if name == "vectors":
+            check_ending(path)
+        elif path.suffix.lower() not in (".tif", ".tiff"):
             raise UsageError(
-                f"{path} is to hold a {'GeoPackage' if name == 'vectors' else 'GeoTIFF'}. Expected a name that ends in "
-                f"{' or '.join(endings)}. Try {path.with_suffix(endings[0])}."
+                f"{path} is to hold a GeoTIFF. Expected a name that ends in .tif or .tiff. "
+                f"Try {path.with_suffix('.tif')}."
             )
     styled = [path for name, path in products.rasters(layers).items() if _is_class_raster(layers[name])]
     for scene, path in product(scenes, styled):
@@ -371,8 +389,8 @@ def _batches(plan: Plan, todo: Sequence[int], placement: Placement) -> Iterator[
 
 
 def _write_rasters(run: _Run, spool: Spool) -> None:
-    for name, layer in run.layers.items():
-        path = run.outputs.staged(name)
+    for name in run.products.rasters(run.layers):
+        path, layer = run.outputs.staged(name), run.layers[name]
         write_cog(path, _stored(run.task.plan, spool, name), _profile(run, layer))
         if path.with_name(path.name + ".aux.xml").exists():
             run.outputs.staged(name, ".aux.xml")
@@ -397,25 +415,3 @@ def _profile(run: _Run, layer: Layer) -> RasterProfile:
 def _stored(plan: Plan, spool: Spool, layer: str) -> Iterator[tuple[Window, np.ndarray]]:
     for index, cell in enumerate(plan):
         yield cell, spool.read(index, only=layer)[layer]
-
-
-def _write_vectors(run: _Run) -> dict[str, int]:
-    """Polygons of every class but the backgrounds; returns their number by layer."""
-    if run.products.vectors is None:
-        return {}
-    frames: dict[str, Any] = {}
-    colors: dict[str, str] = {}
-    for name, layer in run.layers.items():
-        if not _is_class_raster(layer):
-            continue
-        classes = run.header.heads[layer.head].classes
-        frames |= polygonize(
-            run.outputs.staged(name),
-            {value: item.name for value, item in enumerate(classes) if value},
-            confidence=run.outputs.staged(name.replace("labels", "confidence", 1))
-            if run.task.keep.confidence
-            else None,
-            source=f"{run.header.arch} {run.header.sha256[:12]}",
-        )
-        colors |= {item.name: item.color for item in classes}
-    return write_polygons(run.outputs.staged("vectors"), frames, colors)

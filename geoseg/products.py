@@ -20,7 +20,7 @@ class Products:
     """Class raster: uint8, 255 = nodata. Of a multilabel head a band of 0 and 1 per class; of a regression head the
     values: float32, NaN = nodata."""
     vectors: str | Path | None = None
-    """GeoPackage with a polygon layer per class."""
+    """Buildings, streets and areas, in the format of the name's ending: a GeoPackage, or another."""
     confidence: str | Path | None = None
     """Probability of the chosen class: uint8, 0..254 = p * 254, 255 = nodata."""
     probabilities: str | Path | None = None
@@ -53,19 +53,9 @@ class Products:
 
     @property
     def keep(self) -> Keep:
-        """What the cells must hold for these files."""
-        return Keep(**{name: getattr(self, name) is not None for name in ("confidence", "probabilities", "attention")})
-
-    def files(self, layers: Mapping[str, Layer]) -> dict[str, Path]:
-        """All files in the order they are told: rasters by the name of their layer, the class raster first.
-
-        Raises:
-            UsageError: If a file was asked for that the network has nothing for.
-        """
-        rasters = self.rasters(layers)
-        main = {name: path for name, path in rasters.items() if layers[name].kind in ("labels", "values")}
-        vectors = {"vectors": Path(self.vectors)} if self.vectors is not None else {}
-        return main | vectors | rasters
+        """What the cells must hold for these files: vectors follow the probabilities."""
+        kept = {name: getattr(self, name) is not None for name in ("confidence", "probabilities", "attention")}
+        return Keep(**kept | {"probabilities": kept["probabilities"] or self.vectors is not None})
 
     def rasters(self, layers: Mapping[str, Layer]) -> dict[str, Path]:
         """The file of each layer, by the layer's name.
@@ -80,7 +70,9 @@ class Products:
         several = len({layer.head for layer in layers.values() if layer.head}) > 1
         found = {}
         for name, layer in layers.items():
-            path = self.paths()["labels" if layer.kind == "values" else layer.kind]
+            path = self.paths().get("labels" if layer.kind == "values" else layer.kind)
+            if path is None:  # kept for the vectors alone
+                continue
             with_head = several and layer.head
             found[name] = path.with_name(f"{path.stem}_{layer.head}{path.suffix}") if with_head else path
         return found
@@ -92,12 +84,13 @@ class Products:
         Classes take half a byte; probabilities, which hardly compress, two and a half; floats twelve. Polygons of small
         patches take half a byte.
         """
-        spool = 0.0
-        for name, path in self.rasters(layers).items():
-            kind, bands = layers[name].kind, len(layers[name].bands or ("",))
-            cell, raster = {"labels": (0.14, 0.36), "values": (3.6, 9.0)}.get(kind, (0.7, 1.8))
+        spool, rasters = 0.0, self.rasters(layers)
+        for name, layer in layers.items():
+            bands = len(layer.bands or ("",))
+            cell, raster = {"labels": (0.14, 0.36), "values": (3.6, 9.0)}.get(layer.kind, (0.7, 1.8))
             spool += cell * bands
-            yield path.parent, raster * bands
+            if name in rasters:
+                yield rasters[name].parent, raster * bands
         yield self.paths()["labels"].parent, spool
         if self.vectors is not None:
             yield Path(self.vectors).parent, 0.5

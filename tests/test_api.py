@@ -47,11 +47,16 @@ def test_from_scene_to_scores(tmp_path):
     assert done.side_files
     assert all(path.exists() for path in done.side_files)
 
-    vectors = geoseg.vectorize_raster(str(tmp_path / "classes.tif"), str(tmp_path / "classes.gpkg"))
+    vectors = geoseg.vectorize_raster(
+        str(tmp_path / "classes.tif"), str(tmp_path / "classes.gpkg"), options=geoseg.OutlineOptions()
+    )
     assert vectors.path == tmp_path / "classes.gpkg"
-    assert set(vectors.features) == {"buildings", "road_surfaces"}
+    assert set(vectors.features) == {"buildings", "road_surfaces", "roads", "road_nodes"}
 
-    evaluation = geoseg.evaluate_prediction(str(tmp_path / "classes.tif"), str(vectors.path))
+    exact = geoseg.vectorize_raster(
+        tmp_path / "classes.tif", tmp_path / "raw.gpkg", options=geoseg.OutlineOptions(raw=True)
+    )
+    evaluation = geoseg.evaluate_prediction(str(tmp_path / "classes.tif"), str(exact.path))
     assert evaluation.scores.accuracy == 1
     assert evaluation.shortfall(1.0) is None
     assert evaluation.shortfall(0.5, "road") is None
@@ -63,7 +68,8 @@ def test_where_vectors_go_by_default(tmp_path, monkeypatch):
     profile = {"driver": "GTiff", "count": 1, "height": 2, "width": 3, "dtype": "uint8", "crs": "EPSG:32637"}
     with rasterio.open("folder/town.tif", "w", transform=Affine(1, 0, 0, 0, -1, 0), **profile) as dataset:
         dataset.write(np.array([[0, 1, 1], [0, 0, 1]], np.uint8), 1)
-    assert geoseg.vectorize_raster("folder/town.tif").to_dict() == {
+    raw = geoseg.OutlineOptions(raw=True)
+    assert geoseg.vectorize_raster("folder/town.tif", options=raw).to_dict() == {
         "paths": {"vectors": "town.gpkg"},
         "features": {"class_1": 1},
     }

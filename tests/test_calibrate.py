@@ -206,6 +206,22 @@ def test_a_label_of_two_heads_keeps_one_half():
     assert set(calibrate(list(sample), heads, None).thresholds) == {"snow"}
 
 
+def test_a_threshold_can_be_reached_however_cold_it_is():
+    """Logits a little above the bound are taken, although their probability rounds to 1."""
+    from geoseg.scores import Decision
+    from geoseg.training.calibrate import _thresholds
+
+    z = torch.tensor([-8.0, 4.0, 8.0]).repeat(1, 100)[:, None].numpy()
+    truth = (z > 5).astype(np.float32)
+    heads = {"flags": head("multilabel", "cloud")}
+    sample = list(choices(z, np.zeros(z.shape[1:], np.uint8), {"flags": truth}, heads, None, ()))
+    found = _thresholds(sample, heads, 0.1)
+    assert found["cloud"] < 1
+    decision = Decision(heads=heads, temperature=0.1, thresholds=found)
+    labels = decision.scores(torch.from_numpy(z), np.ones(z.shape[1:], bool))["labels"]
+    assert labels.sum() >= truth.sum()
+
+
 def test_nothing_known_is_nothing_found():
     z = np.zeros((3, 4, 4), np.float32)
     assert (

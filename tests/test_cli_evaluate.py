@@ -108,6 +108,15 @@ def test_min_iou(rasters, bounds, code, message):
     assert (result.stdout == "") == (code == 2)
 
 
+def test_min_f1(rasters):
+    result = run(*rasters, "--classes", "building", "--min-f1", "building=0.6", "--min-f1", "0.9")
+    assert result.exit_code == 3
+    assert result.stderr == "mean F1 is 0.8222. Expected at least 0.9.\n"
+    result = run(*rasters, "--classes", "building", "--min-f1", "building=1.5")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "expected an F1 from 0 to 1, or CLASS=F1" in result.stderr
+
+
 def test_min_iou_of_a_class_that_the_reference_does_not_tell_apart(tmp_path):
     """It is a class, so the call is right; it cannot be judged, so the answer is no."""
     values = np.array([[0, 1, 2, 2]], np.uint8)

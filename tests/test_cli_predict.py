@@ -78,7 +78,7 @@ def test_every_product(folder):
         np.testing.assert_array_equal(best.max(0), confidence.read(1))
         taken = np.take_along_axis(best, np.minimum(labels.read(1), 2)[None].astype(int), 0)[0]
         np.testing.assert_array_equal(taken, confidence.read(1))
-    assert sum(len(geopandas.read_file("out/b.gpkg", layer=name)) for name in ("buildings", "road_surfaces"))
+    assert sum(len(geopandas.read_file("out/b.gpkg", layer=name)) for name in ("buildings", "road_surfaces", "roads"))
 
 
 def test_json(folder):
@@ -95,7 +95,7 @@ def test_json(folder):
         84,
         20,
     )
-    assert set(said["features"]) == {"buildings", "road_surfaces"}
+    assert set(said["features"]) == {"buildings", "road_surfaces", "roads", "road_nodes"}
 
 
 def test_options_reach_the_run(folder):

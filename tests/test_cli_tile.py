@@ -76,6 +76,13 @@ def test_wrong_use_is_told_and_nothing_written(tmp_path, town):
             2,
             "'1=b': expected VALUE=CLASS for each value once",
         ),
+        (
+            (scene, "--labels", labels, *out, "--values", "0=background;255=roof"),
+            2,
+            "'0=background;255=roof': expected VALUE=CLASS",
+        ),
+        ((scene, "--labels", labels, *out, "--values", "1=2=roof"), 2, "'1=2=roof': expected VALUE=CLASS"),
+        ((scene, "--labels", labels, *out, "--val", 1), 2, "1.0 is not in the range 0<=x<1"),
         ((scene, "--labels", labels, *out, "--classes", "building,"), 2, "empty entry"),
         ((scene, "--labels", labels, "-o", tmp_path), 2, "exists. Expected a free name, or --overwrite"),
         ((scene, "--labels", labels, *out, "--split", "scene"), 2, "split=scene: all tiles are of town"),

@@ -1,6 +1,7 @@
 """`geoseg train`: what is printed where, and how wrong use is answered."""
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -80,6 +81,26 @@ def test_a_scene_with_labels_and_area(tmp_path):
     assert result.exit_code == 0, result.output
     (source,) = load_config(tmp_path / "run" / "config.yaml").data.sources
     assert (source.scene, source.labelled_area, source.class_field) == (str(image), str(area), "kind")
+
+
+def test_invalid_polygons_are_fixed_as_the_refusal_says(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (3, 67, 101), dtype=np.uint8)
+    image = write_raster(tmp_path / "scene.tif", noise)
+    labels = write_boxes(tmp_path / "labels.geojson", [(10, 10, 20, 20), (85, 30, 95, 40), (60, 40, 80, 60)])
+    layer = json.loads(labels.read_text())
+    ring = layer["features"][2]["geometry"]["coordinates"][0]
+    ring[1], ring[2] = ring[2], ring[1]  # a bow tie
+    labels.write_text(json.dumps(layer))
+    args = (image, "--labels", labels, "--classes", "background,building", "-o", tmp_path / "run", *SMALL)
+    refused = call(*args)
+    assert refused.exit_code == 1
+    assert "holds 1 invalid polygons" in refused.stderr
+    assert "--invalid-geometry fix|skip" in refused.stderr
+    fixed = call(*args, "--invalid-geometry", "fix")
+    assert fixed.exit_code == 0, fixed.output
+    assert "1 invalid polygons fixed" in fixed.stderr
+    (source,) = load_config(tmp_path / "run" / "config.yaml").data.sources
+    assert source.invalid_geometry == "fix"
 
 
 def test_dates_of_a_stack_train_a_network_of_dates_that_predicts_them(tmp_path):

@@ -11,13 +11,16 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from click.testing import CliRunner
+from scipy import ndimage
 
 from geoseg.checkpoint import ClassInfo
 from geoseg.cli.main import geoseg
 from geoseg.grid import Grid
 from geoseg.raster import RasterProfile, write_cog
+from geoseg.vectors import OutlineOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -58,7 +61,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_layers_by_class_with_their_styles(run, tmp_path):
-    done = run(write(tmp_path / "town.tif"))
+    done = run(write(tmp_path / "town.tif"), "--raw")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "town.gpkg\n", "")
     assert [name for name, _ in pyogrio.list_layers("town.gpkg")] == [
         "buildings",
@@ -78,14 +81,16 @@ def test_layers_by_class_with_their_styles(run, tmp_path):
 
 
 def test_options(run, tmp_path):
-    done = run(write(tmp_path / "town.tif"), "-o", "a.gpkg", "--classes", "building", "--min-area-m2", "3", "--json")
+    done = run(
+        write(tmp_path / "town.tif"), "-o", "a.gpkg", "--classes", "building", "--min-area-m2", "3", "--raw", "--json"
+    )
     assert json.loads(done.stdout) == {"paths": {"vectors": "a.gpkg"}, "features": {"buildings": 1}}
 
 
 def test_same_input_same_bytes(run, tmp_path):
     raster = write(tmp_path / "town.tif")
-    run(raster, "-o", "a.gpkg")
-    run(raster, "-o", "b.gpkg")
+    run(raster, "-o", "a.gpkg", "--min-area-m2", "1")
+    run(raster, "-o", "b.gpkg", "--min-area-m2", "1")
     assert (tmp_path / "a.gpkg").read_bytes() == (tmp_path / "b.gpkg").read_bytes()
 
 
@@ -96,7 +101,7 @@ def test_nothing_is_overwritten_unasked(run, tmp_path):
     assert (done.exit_code, done.stdout) == (2, "")
     assert "--overwrite" in done.stderr
     assert (tmp_path / "town.gpkg").read_text() == "mine"
-    assert run(raster, "--overwrite").exit_code == 0
+    assert run(raster, "--overwrite", "--raw").exit_code == 0
     assert len(geopandas.read_file("town.gpkg", layer="buildings")) == 2
 
 
@@ -110,10 +115,14 @@ def test_the_output_is_not_the_input(run, tmp_path):
 
 def test_no_georeference(run, tmp_path):
     raster = write(tmp_path / "town.tif", grid=PIXELS)
-    done = run(raster, "--min-area-m2", "30", "--gsd", "1")
+    done = run(raster, "--min-area-m2", "120", "--gsd", "2", "--raw")
     assert (done.exit_code, done.stderr.count("\n")) == (0, 1)
     assert "no georeference" in done.stderr
-    assert list(geopandas.read_file("town.gpkg", layer="buildings")["area_px"]) == [75]
+    buildings = geopandas.read_file("town.gpkg", layer="buildings")
+    assert list(buildings["area_m2"]) == [300]
+    assert buildings.total_bounds.tolist() == [0, 0, 10, 10]  # pixels
+    run(raster, "-o", "c.gpkg", "--raw")
+    assert list(geopandas.read_file("c.gpkg", layer="buildings")["area_px"]) == [75, 25]
     done = run(raster, "-o", "b.gpkg", "--min-area-m2", "30")
     assert done.exit_code == 2
     assert "--gsd" in done.stderr
@@ -126,9 +135,109 @@ def test_a_gsd_that_decides_nothing_is_one_line(run, tmp_path):
     assert done.stderr == f"Warning: --gsd 2 is not used: {raster} has a CRS, by which a pixel is 0.3 m wide.\n"
     assert run(raster, "-o", "b.gpkg", "--gsd", "2", "--min-area-m2", "3", "-q").stderr == ""
     assert (tmp_path / "town.gpkg").read_bytes() == (tmp_path / "b.gpkg").read_bytes()
-    done = run(write(tmp_path / "plain.tif", grid=PIXELS), "--gsd", "2")
-    assert (done.exit_code, done.stderr.count("\n")) == (0, 2)
-    assert "--gsd 2 is not used: it is for --min-area-m2 alone." in done.stderr
+
+
+TOWN_GRID = Grid((300, 400), GRID.transform, GRID.crs)
+
+
+def town():
+    """Two houses, one of two wings, a street with a side street, a pond beside a meadow; and what a network says."""
+    labels = np.zeros(TOWN_GRID.shape, np.uint8)
+    labels[40:90, 50:120] = labels[40:120, 50:80] = 1
+    labels[60:100, 200:260] = 1
+    labels[140:160, :] = labels[150:290, 300:312] = 2
+    labels[200:280, 40:150] = 3
+    sure = np.stack([ndimage.gaussian_filter((labels == value).astype(float), 1.0) for value in range(4)])
+    return labels, np.round(254 * sure / sure.sum(0)).astype(np.uint8)
+
+
+@pytest.fixture
+def files(tmp_path):
+    labels, probabilities = town()
+    write(tmp_path / "town.tif", labels, TOWN_GRID)
+    profile = RasterProfile(grid=TOWN_GRID, bands=[item.name for item in CLASSES], scale=1 / 254)
+    write_cog(tmp_path / "p.tif", [(TOWN_GRID.window, probabilities)], profile)
+
+
+@pytest.mark.parametrize("probabilities", [[], ["--probabilities", "p.tif"]], ids=["classes", "probabilities"])
+def test_houses_have_walls_streets_meet_and_nothing_is_ragged(run, files, probabilities):
+    done = run("town.tif", "-o", "v.gpkg", *probabilities, "--json")
+    assert done.exit_code == 0, done.stderr
+    features = json.loads(done.stdout)["features"]
+    assert features == {
+        "buildings": 2, "road_surfaces": 1, "roads": 3, "road_nodes": 4, "water, ice": 1,
+    }  # fmt: skip
+    houses, roads, nodes, ponds = (
+        geopandas.read_file("v.gpkg", layer=name) for name in ("buildings", "roads", "road_nodes", "water, ice")
+    )
+    assert list(houses["n_vertices"]) == [6, 4]
+    assert list(houses["method"]) == ["walls", "walls"]
+    assert houses["area_m2"].to_numpy() == pytest.approx(np.array([4400, 2400]) * 0.09, rel=0.01)
+    assert (houses["angle_deg"] % 90).to_numpy() == pytest.approx(np.zeros(2), abs=0.5)
+    assert sorted(roads["width_m"].round(1)) == pytest.approx([3.6, 6, 6], abs=0.3)
+    assert sorted(nodes["degree"]) == [1, 1, 1, 3]
+    assert set(roads["from_node"]) | set(roads["to_node"]) == set(nodes["id"])
+    assert roads["length_m"].sum() == pytest.approx(400 * 0.3 + 140 * 0.3, rel=0.05)
+    assert list(ponds["n_vertices"]) == [4]
+    known = bool(probabilities)
+    assert houses["prob"].notna().all() == known
+    assert (houses["prob_min10"] <= houses["prob"]).all() == known
+    for frame in (houses, roads, ponds):
+        assert frame.is_valid.all()
+        assert list(frame.columns[:3]) == ["id", "class", "name"]
+
+
+def test_kinds_can_be_told(run, files):
+    done = run("town.tif", "--kinds", "water, ice=building".replace(", ", "_"), "-q")
+    assert done.exit_code == 2
+    assert "class 'water_ice' is not outlined" in done.stderr
+    done = run("town.tif", "--kinds", "road=area,building=area", "--json")
+    assert json.loads(done.stdout)["features"] == {"buildings": 2, "road_surfaces": 1, "water, ice": 1}
+    for wrong in ("road", "road=", "=area", "road=area,"):
+        done = run("town.tif", "--kinds", wrong, "--overwrite")
+        assert (done.exit_code, "without a class or a kind" in done.stderr) == (2, True), wrong
+
+
+def test_only_what_lies_in_the_area_of_interest(run, files, tmp_path):
+    area = shapely.box(500000, 6650000 - 36, 500000 + 45, 6650000)
+    geopandas.GeoDataFrame(geometry=[area], crs="EPSG:32637").to_file("aoi.geojson")
+    done = run("town.tif", "--aoi", "aoi.geojson", "--json")
+    assert json.loads(done.stdout)["features"]["buildings"] == 1
+    elsewhere = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32637")
+    elsewhere.to_file("elsewhere.geojson")
+    assert run("town.tif", "--aoi", "elsewhere.geojson", "--overwrite").exit_code == 1
+
+
+def test_other_formats_have_a_file_for_each_layer(run, files, tmp_path):
+    done = run("town.tif", "-o", "v.fgb", "--classes", "building,road")
+    assert done.stdout.split() == ["v_buildings.fgb", "v_road_surfaces.fgb", "v_roads.fgb", "v_road_nodes.fgb"]
+    assert len(geopandas.read_file("v_buildings.fgb")) == 2
+    done = run("town.tif", "-o", "v.geojson", "--classes", "building")
+    assert (done.exit_code, done.stdout) == (0, "v.geojson\n")
+    west, south, *_ = geopandas.read_file("v.geojson").total_bounds
+    assert (38 < west < 40, 59 < south < 61) == (True, True)
+    done = run("town.tif", "-o", "v.kml")
+    assert done.exit_code == 2
+    assert "v.kml is to hold vectors. Expected a name that ends in .gpkg" in done.stderr
+
+
+def test_probabilities_of_another_raster_are_refused(run, files, tmp_path):
+    write(tmp_path / "other.tif")
+    done = run("other.tif", "--probabilities", "p.tif")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "400x300" in done.stderr
+    assert not (tmp_path / "other.gpkg").exists()
+
+
+def test_help_tells_the_defaults():
+    text = " ".join(CliRunner().invoke(geoseg, ["vectorize", "--help"]).stdout.split())
+    options = OutlineOptions()
+    assert f"Leave out smaller polygons. [default: {options.least_m2:g}; 0 with --raw]" in text
+    assert f"Fill smaller holes in buildings. [default: {options.least_hole_m2:g}]" in text
+    for name in ("angles", "min_spur_m", "bridge_m", "max_width_m", "simplify_m"):
+        value = getattr(options, name)
+        said = text.partition(f"--{name.replace('_', '-')} ")[2].partition("--")[0]
+        assert f"[default: {value if isinstance(value, str) else f'{value:g}'}]" in said, name
 
 
 def test_an_empty_name_in_the_list_of_classes(run, tmp_path):
@@ -139,7 +248,8 @@ def test_an_empty_name_in_the_list_of_classes(run, tmp_path):
 
 def test_all_nodata_gives_empty_layers(run, tmp_path):
     done = run(write(tmp_path / "town.tif", np.full_like(LABELS, 255)), "--json")
-    assert json.loads(done.stdout)["features"] == {"buildings": 0, "road_surfaces": 0, "water, ice": 0}
+    layers = "buildings", "road_surfaces", "roads", "road_nodes", "water, ice"
+    assert json.loads(done.stdout)["features"] == dict.fromkeys(layers, 0)
 
 
 def test_raster_of_another_program(run, tmp_path):

@@ -323,6 +323,33 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_files(tiles, tmp_path):
     assert "TrainingError" in (tmp_path / "run" / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_network_that_the_last_step_of_an_epoch_spoilt_is_said(squares, tmp_path, steps):
+    config = load_config(None, squares | {"steps_per_epoch": steps, "optimizer.lr": 1e30, "optimizer.warmup": 0.0})
+    with pytest.raises(TrainingError, match=r"in step \d \(samples of .*scene\.tif\).*Lower the learning rate"):
+        train_model(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_gradients_that_no_scale_makes_finite_end_a_float16_run(tmp_path):
+    from types import SimpleNamespace
+
+    from geoseg.training.task import _OVERFLOWS, _Unread
+
+    task = make_task()
+    task._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()))
+
+    def step(norm: float) -> None:
+        task._unread = _Unread(7, ["loss"], torch.tensor([0.5]), torch.tensor([0]))
+        task._unread.norm = torch.tensor(norm)
+        task.settle()
+
+    for norm in [float("inf")] * _OVERFLOWS + [1.0] + [float("nan")] * _OVERFLOWS:
+        step(norm)
+    with pytest.raises(TrainingError, match="gradient=nan in step 7"):
+        step(float("nan"))
+
+
 def test_the_last_good_checkpoint_survives_a_loss_that_is_not_finite(tiles, tmp_path, monkeypatch):
     whole = Segmentation._answers
 
@@ -747,6 +774,7 @@ def test_a_run_is_drawn_and_written_down(squares, tmp_path, monkeypatch):
 def test_what_is_logged_elsewhere_stays_as_it_was(tiles, tmp_path, caplog, capfd):
     import logging
 
+    caplog.set_level(logging.WARNING, "geoseg")
     before = logging.getLogger("geoseg").level, list(logging.getLogger("geoseg").handlers)
     train_model(tiny(tiles), tmp_path / "run")
     assert (logging.getLogger("geoseg").level, list(logging.getLogger("geoseg").handlers)) == before

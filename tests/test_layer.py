@@ -83,6 +83,52 @@ def test_what_is_written_is_read_back(path):
     assert list(empty["fields"]) == ["id", "name", "prob"]
 
 
+def test_lines_and_points(path):
+    """Beside polygons, also where there are none of them: the name tells the type of an empty layer."""
+    base = squares(3)
+    layers = {
+        "buildings": base,
+        "roads": base.set_geometry(shapely.linestrings(shapely.get_coordinates(base.geometry).reshape(3, 5, 2))),
+        "road_nodes": base.set_geometry(base.geometry.centroid),
+    }
+    types = {"buildings": "Polygon", "roads": "LineString", "road_nodes": "Point"}
+    for given in (layers, {name: frame.iloc[:0] for name, frame in layers.items()}):
+        write_layers(path, given)
+        for name, frame in given.items():
+            info = pyogrio.read_info(path, layer=name)
+            assert (info["geometry_type"], info["features"]) == (types[name], len(frame))
+            assert geopandas.read_file(path, layer=name).geometry.geom_equals_exact(frame.geometry, 0).all()
+
+
+def test_polygons_of_one_and_of_several_parts(path):
+    """The layer says multi-polygon, and so is every feature: what a reader expects of the type it was told."""
+    frame = squares(3)
+    frame.loc[1, "geometry"] = shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(5, 5, 6, 6)])
+    write_layers(path, {"fields": frame})
+    found = geopandas.read_file(path)
+    assert pyogrio.read_info(path)["geometry_type"] == "MultiPolygon"
+    assert set(found.geom_type) == {"MultiPolygon"}
+    assert found.geometry.geom_equals(frame.geometry).all()
+
+
+def test_points_among_lines_are_refused(path):
+    frame = squares(2)
+    frame.loc[1, "geometry"] = shapely.Point(0, 0)
+    with pytest.raises(UsageError, match="'roads' mixes Point and Polygon"):
+        write_layers(path, {"roads": frame})
+    assert not path.exists()
+
+
+def test_same_bytes_whatever_the_size_of_a_chunk(path, monkeypatch):
+    """One call of the driver, one spatial index: not an append for every chunk."""
+    found = set()
+    for size in (1, 7, 10_000):
+        monkeypatch.setattr("geoseg.vectors.chunks.CHUNK", size)
+        write_layers(path, {"buildings": squares(50)})
+        found.add(path.read_bytes())
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize(
     "crs",
     [

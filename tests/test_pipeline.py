@@ -27,6 +27,7 @@ from geoseg.models.receptive import receptive_radius
 from geoseg.parallel import Inline, Processes, Scheduler, Threads
 from geoseg.pipeline import Products, Settings, predict_scene
 from geoseg.scores import NODATA
+from geoseg.vectors import OutlineOptions, vectorize_raster
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -145,9 +146,10 @@ def test_a_constant_model_is_constant_to_the_corner(models, data):
         predict_scene(scene, models(len(pixels), constant=1), products=products, backend=Threads(2))
         np.testing.assert_array_equal(read(folder / "out.tif"), np.where(valid, 1, NODATA))
         np.testing.assert_array_equal(read(folder / "c.tif"), np.where(valid, 254, NODATA))
-        buildings = geopandas.read_file(folder / "v.gpkg", layer="buildings")
-        assert buildings.area.sum() == pytest.approx(valid.sum() * 0.09)
         assert len(geopandas.read_file(folder / "v.gpkg", layer="road_surfaces")) == 0
+        vectorize_raster(folder / "out.tif", folder / "raw.gpkg", options=OutlineOptions(raw=True))
+        buildings = geopandas.read_file(folder / "raw.gpkg", layer="buildings")
+        assert buildings.area.sum() == pytest.approx(valid.sum() * 0.09)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_a_scene_without_data_costs_no_forward_pass(models, tmp_path, monkeypatc
     done = predict_scene(scene, models(3), products=products_in(tmp_path, **ALL), backend=Inline())
     assert (read(tmp_path / "out.tif") == NODATA).all()
     assert (read(tmp_path / "probabilities.tif") == NODATA).all()
-    assert done.features == {"buildings": 0, "road_surfaces": 0}
+    assert done.features == {"buildings": 0, "road_surfaces": 0, "roads": 0, "road_nodes": 0}
 
 
 def test_a_nodata_override(models, tmp_path):
@@ -440,7 +442,7 @@ def test_a_name_taken_during_the_run(road, tmp_path, product):
     assert bytes_with(road, tmp_path, resume=True) == road[2]
 
 
-@pytest.mark.parametrize("stage", ["write_cog", "polygonize", "write_polygons"])
+@pytest.mark.parametrize("stage", ["write_cog", "Outlining.outline", "write_features"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_failure_while_writing_leaves_the_spool_alone(road, tmp_path, monkeypatch, stage, error):
     def fail(*args, **kwargs):
@@ -449,7 +451,7 @@ def test_a_failure_while_writing_leaves_the_spool_alone(road, tmp_path, monkeypa
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, stage, fail)
+        patch.setattr(f"geoseg.{'pipeline' if stage == 'write_cog' else 'outlines'}.{stage}", fail)
         with pytest.raises(error):
             bytes_with(road, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["out.tif.partial"]
@@ -553,7 +555,8 @@ def test_what_is_said_of_the_run(models, tmp_path):
     assert said["paths"] == {"labels": str(tmp_path / "out.tif"), "vectors": str(tmp_path / "v.gpkg")}
     assert said["side_files"] == [str(tmp_path / name) for name in ("out.tif.aux.xml", "out.qml")]
     assert said["features"] == {
-        layer: len(geopandas.read_file(tmp_path / "v.gpkg", layer=layer)) for layer in ("buildings", "road_surfaces")
+        layer: len(geopandas.read_file(tmp_path / "v.gpkg", layer=layer))
+        for layer in ("buildings", "road_surfaces", "roads", "road_nodes")
     }
 
 

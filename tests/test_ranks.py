@@ -18,11 +18,12 @@ from test_resume import until, write_config, written
 from geoseg.checkpoint import load_checkpoint
 from geoseg.config import load_config
 from geoseg.errors import DeviceError, UsageError
-from geoseg.training.fit import Turns, train_model
+from geoseg.training.fit import train_model
 from geoseg.training.folder import RunFolder
 from geoseg.training.progress import Epoch, Step
 from geoseg.training.ranks import Ranks
 from geoseg.training.state import load_state
+from geoseg.training.turns import Turns
 
 SHORT = {"epochs": 2, "steps_per_epoch": 4, "batch_size": 4, "tile_size": 32}
 
@@ -58,6 +59,20 @@ def test_ranks_take_turns(tmp_path, count, accumulate):
     assert {len(part) for step in zip(*parts, strict=True) for part in step[:-1]} <= {
         4 * accumulate // count, 4 * (7 % accumulate or accumulate) // count
     }  # fmt: skip
+
+
+def test_signals_go_back_to_those_who_had_them(monkeypatch):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ranks = Ranks()
+    ranks.count = 2
+    ranks.hold_signals()
+    assert {signal.getsignal(number) for number in before} == {ranks._note}
+    signal.raise_signal(signal.SIGINT)
+    ranks.release_signals()
+    assert {number: signal.getsignal(number) for number in before} == before
+    with pytest.raises(KeyboardInterrupt):  # what came after the last step is not lost
+        ranks.heed_signal()
+    Ranks().heed_signal()
 
 
 def test_what_cannot_be_shared_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from forks import Forks, forks
-from labelled import write_raster
+from labelled import write_boxes, write_raster
 from runs import no_pictures, rows, same, squares
 
 from geoseg.checkpoint import load_checkpoint
@@ -98,12 +98,14 @@ def test_heads_of_labels_and_values_go_on_too(short, tmp_path, monkeypatch):
     same(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_start_from_a_checkpoint_is_not_made_again(short, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_start_from_a_checkpoint_is_not_made_again(short, tmp_path, monkeypatch, step):
+    """Nor is it forgotten when the run ends in its first epoch: config.yaml does not say what it was begun from."""
     train_model(load_config(None, short | {"epochs": 1}), tmp_path / "first")
     init = tmp_path / "first" / "model.safetensors"
     config = load_config(None, short | {"seed": 3, "epochs": 2})
     train_model(config, tmp_path / "whole", init=init)
-    stop_at(monkeypatch, 6)
+    stop_at(monkeypatch, step)
     with pytest.raises(KeyboardInterrupt):
         train_model(config, tmp_path / "parts", init=init)
     init.unlink()
@@ -165,17 +167,31 @@ def test_other_settings_are_refused_by_name(short, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
-def test_other_data_are_refused(short, tmp_path):
+def larger_image(scene: Path, labels: Path) -> None:
+    write_raster(scene, np.random.default_rng(0).integers(20, 80, (3, 170, 192), dtype=np.uint8))
+
+
+def other_image(scene: Path, labels: Path) -> None:
+    write_raster(scene, np.random.default_rng(0).integers(20, 80, (3, 160, 192), dtype=np.uint8))
+
+
+def moved_labels(scene: Path, labels: Path) -> None:
+    write_boxes(labels, [(c + 1, r, c + 12, r + 9) for r in range(8, 150, 24) for c in range(8, 180, 24)])
+
+
+@pytest.mark.parametrize("change", [larger_image, other_image, moved_labels])
+def test_other_data_are_refused(short, tmp_path, change):
     config = load_config(None, short | {"epochs": 1})
     train_model(config, tmp_path / "run")
-    data = np.random.default_rng(0).integers(20, 80, (3, 170, 192), dtype=np.uint8)
-    write_raster(Path(short["data.sources"][0]["scene"]), data)
+    change(Path(short["data.sources"][0]["scene"]), Path(short["data.sources"][0]["labels"]))
     with pytest.raises(ResumeError, match="the training data are not what the run was begun with"):
         train_model(config.model_copy(update={"epochs": 2}), tmp_path / "run", resume=True)
 
 
 def test_nothing_to_go_on_with_is_a_new_run_unless_something_else_is_there(short, tmp_path):
     config = load_config(None, short | {"epochs": 1})
+    (tmp_path / "run" / "state").mkdir(parents=True)  # as a run that is killed while it begins leaves it
+    (tmp_path / "run" / "log.txt").write_text("Decoding.")
     train_model(config, tmp_path / "run", resume=True)
     assert len(rows(tmp_path / "run")) == 1
     (tmp_path / "other").mkdir()
@@ -241,6 +257,21 @@ def test_a_run_that_memory_ran_out_of_goes_on_the_same(short, tmp_path, monkeypa
         train_model(config, tmp_path / "parts")
     train_model(config, tmp_path / "parts", resume=True)
     same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_batches_that_memory_made_too_small_for_the_processes_are_said(short, tmp_path, monkeypatch):
+    from geoseg.errors import UsageError
+    from geoseg.training.ranks import Ranks
+
+    scarce(monkeypatch, 2)
+    config = load_config(None, short | {"epochs": 1})
+    train_model(config, tmp_path / "run")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    for name, value in {"WORLD_SIZE": 4, "RANK": 0, "LOCAL_WORLD_SIZE": 4, "LOCAL_RANK": 0}.items():
+        monkeypatch.setenv(name, str(value))
+    assert Ranks().count == 4
+    with pytest.raises(UsageError, match="batch_size=2 cannot be shared by 4 processes"):
+        train_model(config.model_copy(update={"epochs": 2}), tmp_path / "run", device="cpu", resume=True)
 
 
 def test_odd_batches_are_cut_into_equal_parts(short, tmp_path, monkeypatch):

@@ -92,6 +92,19 @@ def test_partly_known_and_fully_known_sources_together(scene, tmp_path):
     assert {ground.known for ground in data.train} == {(1,), (0, 1, 2)}
 
 
+def test_shares_count_the_pixels_of_several_classes_together(scene, tmp_path, caplog):
+    three = [*TWO, {"name": "road"}]
+    config = load_config(None, {"data.sources": [scene], "classes": three, "data.val": 0})
+    with caplog.at_level(logging.INFO, "geoseg"):
+        data = load_data(config, started=True)
+    building = 200 / (67 * 101)
+    assert data.shares["train"] == pytest.approx({"building": building, "background or road": 1 - building})
+    assert "Of the train pixels: building 2.96%, background or road 97.04%" in caplog.text
+    told = load(scene, {"folder": str(write_folder(tmp_path / "tiles", value=2))}, classes=three).shares["train"]
+    assert list(told) == ["background", "building", "road", "background or road"]
+    assert sum(told.values()) == pytest.approx(1)
+
+
 def test_classes_come_from_a_field(scene, tmp_path):
     three = [*TWO, {"name": "road"}]
     boxes = [(10, 10, 20, 20), (30, 30, 40, 40)]

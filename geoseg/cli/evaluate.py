@@ -1,11 +1,12 @@
 """`geoseg evaluate`: score a prediction against a reference."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from geoseg.cli.options import READABLE, GeosegCommand, json_option, log_options, name_list
+from geoseg.cli.options import READABLE, GeosegCommand, json_option, log_options, name_list, overwrite_option
 
 NO = 3
 """Exit code of the answer "no"."""
@@ -35,10 +36,12 @@ class _WindowType(click.ParamType):
         return Window(row=row, col=col, height=height, width=width)
 
 
-class _MinIoU(click.ParamType):
+class _Bound(click.ParamType):
     """0.5 for the mean, or building=0.5 for one class: (class or None, bound)."""
 
-    name = "[CLASS=]IOU"
+    def __init__(self, figure: str) -> None:
+        self.figure = figure
+        self.name = f"[CLASS=]{figure.upper()}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A number in [0, 1], with or without a class."""
@@ -50,7 +53,12 @@ class _MinIoU(click.ParamType):
         except ValueError:
             number = -1.0
         if not 0 <= number <= 1:
-            self.fail(f"{value!r}: expected an IoU from 0 to 1, or CLASS=IOU, for example building=0.5.", param, ctx)
+            self.fail(
+                f"{value!r}: expected an {self.figure} from 0 to 1, or CLASS={self.figure.upper()}, for example "
+                "building=0.5.",
+                param,
+                ctx,
+            )
         return name or None, number
 
 
@@ -75,19 +83,35 @@ class _MinIoU(click.ParamType):
     show_default=True,
     help="What to do with invalid polygons of a vector reference.",
 )
-@click.option("--labelled-area", type=READABLE, metavar="FILE", help="Polygons outside of which nothing is known.")
+@click.option(
+    "--labelled-area", "--aoi", type=READABLE, metavar="FILE", help="Polygons outside of which nothing is known."
+)
 @click.option("--window", type=_WindowType(), help="Score only these pixels of the predicted raster.")
 @click.option(
     "--min-iou",
-    type=_MinIoU(),
+    type=_Bound("IoU"),
     multiple=True,
     help="Exit with 3 if the mean IoU, or the IoU of a class, is lower or cannot be had: the class is not scored, or "
     "not in REFERENCE. May be repeated.",
 )
+@click.option(
+    "--min-f1",
+    type=_Bound("F1"),
+    multiple=True,
+    help="The same of F1: of pixels, of objects, or of metres of road.",
+)
+@click.option(
+    "--errors",
+    type=READABLE,
+    metavar="FILE",
+    help="GeoPackage to write what is wrong with polygons and lines to, the worst first: miss, false_alarm, split, "
+    "merge, boundary.",
+)
+@overwrite_option
 @json_option
 @log_options
 @click.pass_context
-def evaluate(ctx: click.Context, as_json: bool, min_iou: tuple[tuple[str | None, float], ...], **options: Any) -> None:
+def evaluate(ctx: click.Context, as_json: bool, **options: Any) -> None:
     """Score PREDICTED, a class raster, against REFERENCE: a class raster on the same pixels, or polygons.
 
     One confusion matrix of all pixels gives IoU, F1 (Dice), precision, recall and specificity for each class, overall
@@ -95,14 +119,44 @@ def evaluate(ctx: click.Context, as_json: bool, min_iou: tuple[tuple[str | None,
 
     A raster of values (one band of floating numbers) is scored against another raster of values: RMSE, MAE, bias and
     R2. One with a band of 0 and 1 for each label is scored against another such: each label by itself.
-    """
-    from geoseg.evaluate import evaluate_prediction
 
-    bounded = [name for name, _ in min_iou]
-    evaluation = evaluate_prediction(options.pop("predicted"), options.pop("reference"), bounded=bounded, **options)
-    missed = [line for name, bound in min_iou if (line := evaluation.shortfall(bound, name))]
+    Polygons and lines (a GeoPackage of geoseg, or any vector file) are scored against a vector file: polygons object by
+    object with their outlines, lines of roads metre by metre and as a network, all in metres on the ground.
+
+    Example: geoseg evaluate scene.gpkg buildings.geojson --errors errors.gpkg --min-f1 building=0.9
+    """
+    bounds = {"iou": options.pop("min_iou"), "f1": options.pop("min_f1")}
+    bounded = [name for figure in bounds.values() for name, _ in figure]
+    evaluation = _evaluated(options.pop("predicted"), options.pop("reference"), {**options, "bounded": bounded})
+    missed = [
+        line
+        for figure, some in bounds.items()
+        for name, bound in some
+        if (line := evaluation.shortfall(bound, name, figure))
+    ]
     click.echo(json.dumps(evaluation.to_dict(), indent=2) if as_json else evaluation.table())
     for line in missed:
         click.echo(line, err=True)
     if missed:
         ctx.exit(NO)
+
+
+def _evaluated(predicted: Path, reference: Path, options: dict[str, Any]) -> Any:
+    """By what the prediction is: of pixels, or of polygons and lines."""
+    from geoseg.errors import UsageError
+    from geoseg.evaluate import evaluate_prediction, evaluate_vectors
+    from geoseg.targets import is_vector_file
+
+    if predicted.is_file() and is_vector_file(predicted):
+        if options.pop("window") is not None:
+            raise UsageError(
+                f"--window is of pixels, and {predicted} holds polygons or lines. Expected polygons: --labelled-area."
+            )
+        return evaluate_vectors(predicted, reference, **options)
+    if options.pop("errors") is not None:
+        raise UsageError(
+            f"--errors is of polygons and lines, and {predicted} holds pixels. Outline them first: geoseg vectorize "
+            f"{predicted}."
+        )
+    del options["overwrite"]
+    return evaluate_prediction(predicted, reference, **options)

@@ -131,7 +131,7 @@ def _check_apart(scenes: Sequence[str], outputs: Sequence[Path]) -> None:
     help="A built-in model, or the path of a checkpoint; of several, the mean of their probabilities.",
 )
 @click.option("-o", "--output", type=READABLE, help="Class raster (COG).  [default: <scene>_<model>.tif]")
-@click.option("--vectors", type=READABLE, help="GeoPackage with a layer of polygons per class.")
+@click.option("--vectors", type=READABLE, help="Buildings, streets and areas: .gpkg, .fgb, .geojson, ...")
 @click.option("--confidence", type=READABLE, help="Raster of the chosen class's probability (uint8, 254 = certain).")
 @click.option("--probabilities", type=READABLE, help="Raster of every class's probability (uint8, a band each).")
 @click.option("--attention", type=READABLE, help="Raster of a model's attention maps (uint8, a band each).")

@@ -22,6 +22,7 @@ _LABELS = (
     "classes", "class_field", "layer", "values", "line_width_m", "width_field", "contact", "invalid_geometry", "gsd",
 )  # fmt: skip
 _SHARE = click.FloatRange(min=0, max=1)
+_HELD = click.FloatRange(min=0, max=1, max_open=True)
 
 
 def _bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
@@ -33,8 +34,9 @@ def _values(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> di
     """0=background,255=building as a dictionary."""
     found: dict[int, str] = {}
     for entry in ",".join(texts).split(",") if texts else ():
-        value, equals, name = (part.strip() for part in entry.partition("="))
-        if not equals or not name or not value.removeprefix("-").isdecimal() or int(value) in found:
+        value, _, name = (part.strip() for part in entry.partition("="))
+        is_value = value.removeprefix("-").isdecimal() and int(value) not in found
+        if not is_value or not name or set(name) & set("=;"):
             raise click.BadParameter(f"{entry!r}: expected VALUE=CLASS for each value once: 0=background,255=building.")
         found[int(value)] = name
     return found
@@ -118,7 +120,7 @@ def _values(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> di
     help="What is held back for validation: blocks of neighbouring tiles with a gap round them, whole scenes, or tiles "
     "anywhere.",
 )
-@click.option("--val", type=_SHARE, default=0.2, show_default=True, help="Share held back for validation.")
+@click.option("--val", type=_HELD, default=0.2, show_default=True, help="Share held back for validation.")
 @click.option(
     "--gap", type=click.IntRange(min=0), help="Pixels between training and validation blocks.  [default: half a tile]"
 )

@@ -45,6 +45,11 @@ _FLAGS = {
 @click.option("--line-width-m", type=float, help="How wide lines in --labels are, where no field says it.")
 @click.option("--width-field", help="Attribute of --labels that holds the width of lines in metres.")
 @click.option(
+    "--invalid-geometry",
+    type=click.Choice(["error", "fix", "skip"]),
+    help="What to do with invalid polygons in --labels.  [default: error]",
+)
+@click.option(
     "--classes",
     callback=name_list,
     metavar="NAMES",
@@ -176,7 +181,7 @@ def _changes(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _sources(data: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, Any]]:
     """Folders and scenes as a configuration has them, by absolute path."""
-    names = ("labels", "labelled_area", "class_field", "line_width_m", "width_field")
+    names = ("labels", "labelled_area", "class_field", "line_width_m", "width_field", "invalid_geometry")
     about = {name: options[name] for name in names if options[name] is not None}
     about |= {name: str(Path(about[name]).absolute()) for name in ("labels", "labelled_area") if name in about}
     if options["stack"]:

@@ -1,4 +1,4 @@
-"""`geoseg vectorize`: polygons from a class raster."""
+"""`geoseg vectorize`: buildings, streets and areas from a class raster."""
 
 import json
 from pathlib import Path
@@ -8,32 +8,75 @@ import click
 
 from geoseg.cli.options import READABLE, GeosegCommand, json_option, log_options, name_list, overwrite_option
 
+_METRES = click.FloatRange(min=0)
 
-@click.command(cls=GeosegCommand, short_help="Polygons from a class raster.")
+
+def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, str] | None:
+    if value is None:
+        return None
+    pairs = [entry.rpartition("=")[::2] for entry in value.split(",")]
+    if not all(name.strip() and kind.strip() for name, kind in pairs):
+        raise click.BadParameter(
+            f"{value!r} has an entry without a class or a kind. Expected building=building,water=area."
+        )
+    return {name.strip(): kind.strip() for name, kind in pairs}
+
+
+@click.command(cls=GeosegCommand, short_help="Buildings, streets and areas from a class raster.")
 @click.argument("raster", type=READABLE)
-@click.option("-o", "--output", type=READABLE, help="GeoPackage.  [default: <raster>.gpkg]")
+@click.option("--probabilities", type=READABLE, help="Raster of every class's probability, of the same run.")
+@click.option(
+    "-o", "--output", type=READABLE, help=".gpkg, .fgb, .geojson, .parquet or .shp.  [default: <raster>.gpkg]"
+)
 @click.option(
     "--classes",
     callback=name_list,
     metavar="NAMES",
     help="Classes to outline: building,road.  [default: all but the background]",
 )
-@click.option("--min-area-m2", type=click.FloatRange(min=0), default=0, help="Leave out what is smaller on the ground.")
+@click.option(
+    "--kinds",
+    callback=_kinds,
+    metavar="CLASS=KIND,...",
+    help="What classes are: building, road or area.  [default: by their names]",
+)
+@click.option("--raw", is_flag=True, help="The pixels' own outlines: nothing fitted, nothing left out.")
+@click.option("--min-area-m2", type=_METRES, help="Leave out smaller polygons.  [default: 5; 0 with --raw]")
+@click.option("--min-hole-m2", type=_METRES, help="Fill smaller holes in buildings.  [default: 4]")
+@click.option(
+    "--angles", type=click.Choice(["ortho", "ortho45", "any"]), help="Between the walls of a building.  [default: any]"
+)
+@click.option(
+    "--split-touching/--no-split-touching",
+    default=None,
+    help="Tell touching buildings apart, where probabilities are known.  [default: split]",
+)
+@click.option("--min-spur-m", type=_METRES, help="Leave out shorter dead ends of streets.  [default: 8]")
+@click.option("--bridge-m", type=_METRES, help="Bridge gaps in streets up to this.  [default: 15]")
+@click.option("--max-width-m", type=_METRES, help="What is wider in all directions is no street.  [default: 30]")
+@click.option("--simplify-m", type=_METRES, help="How far simplified streets and borders may lie off.  [default: 0.5]")
+@click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is outlined.")
 @click.option(
     "--gsd", type=click.FloatRange(min=0, min_open=True), help="Metres per pixel, if the raster has no CRS to tell."
 )
 @overwrite_option
 @json_option
 @log_options
-def vectorize(raster: Path, as_json: bool, **options: Any) -> None:
-    """Outline the classes of RASTER: a GeoPackage with a layer of polygons for each, styled for QGIS.
+def vectorize(raster: Path, as_json: bool, **given: Any) -> None:
+    """Outline the classes of RASTER: layers of polygons and lines, styled for QGIS.
 
-    Polygons follow the pixels exactly. Areas and lengths are metres on the ground in any CRS. The path written is
-    printed on stdout.
+    Buildings get straight walls. Roads become surfaces, and centrelines with widths that form a network. Other classes
+    share their borders. With --probabilities outlines are finer than pixels, and touching buildings are told apart.
 
-    Example: geoseg vectorize scene_unet.tif -o scene.gpkg --classes building
-    """
-    from geoseg.vectors import vectorize_raster
+    Lengths and areas are metres on the ground in any CRS. The paths written are printed on stdout.
 
-    done = vectorize_raster(raster, **options)
-    click.echo(json.dumps(done.to_dict(), indent=2) if as_json else done.path)
+    \b
+    geoseg vectorize scene_unet.tif --probabilities scene_p.tif -o scene.gpkg
+    geoseg vectorize landcover.tif --kinds roof=building -o landcover.fgb
+    """  # noqa: D301  click's own sign: keep the lines that follow as they are
+    from geoseg.vectors import OutlineOptions, vectorize_raster
+
+    whole = {name: given.pop(name) for name in ("output", "probabilities", "classes", "overwrite")}
+    options = OutlineOptions(**{name: value for name, value in given.items() if value is not None})
+    done = vectorize_raster(raster, options=options, **whole)
+    click.echo(json.dumps(done.to_dict(), indent=2) if as_json else "\n".join(map(str, done.paths)))

@@ -1,4 +1,7 @@
-"""evaluate_prediction(): a raster against a reference, in windows: memory depends on neither's size."""
+"""evaluate_prediction(): a raster against a reference, in windows: memory depends on neither's size.
+
+evaluate_vectors(): polygons and lines against a vector reference.
+"""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -12,12 +15,14 @@ from geoseg.evaluate.evaluation import Evaluation
 from geoseg.evaluate.labels import score_labels
 from geoseg.evaluate.lattice import Placed, place, region
 from geoseg.evaluate.values import score_values
+from geoseg.evaluate.vector_evaluation import VectorEvaluation
+from geoseg.evaluate.vectors import evaluate_vectors
 from geoseg.metrics import LabelScores, Scores, ValueScores
 from geoseg.scene import Scene
 from geoseg.targets import InvalidGeometry, LabelledArea
 from geoseg.windows import Window
 
-__all__ = ["Evaluation", "evaluate_prediction"]
+__all__ = ["Evaluation", "VectorEvaluation", "evaluate_prediction", "evaluate_vectors"]
 
 
 def evaluate_prediction(
@@ -62,6 +67,8 @@ def evaluate_prediction(
         SceneError: If a raster cannot be read.
         LabelsError: If the reference cannot be read, lies elsewhere, or holds what is no class.
     """
+    if Path(predicted).is_file() and targets.is_vector_file(predicted):
+        raise UsageError(f"{predicted} holds polygons or lines. Expected a raster. Score it with evaluate_vectors().")
     with Scene.open(predicted) as scene, ExitStack() as stack:
         raster = Placed(str(predicted), scene)
         task = _Task(

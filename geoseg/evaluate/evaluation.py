@@ -1,7 +1,7 @@
 """Evaluation: scores, and what they are scores of."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from geoseg.errors import UsageError
 from geoseg.metrics import LabelScores, Scores, ValueScores
@@ -34,23 +34,24 @@ class Evaluation:
     def _merged_as(self) -> str:
         return f"counted as {self.scores.classes[0].name}" if isinstance(self.scores, Scores) else "not scored"
 
-    def shortfall(self, bound: float, name: str | None = None) -> str | None:
-        """What to say if the mean IoU, or that of a class, is lower than `bound` or cannot be had; else None.
+    def shortfall(self, bound: float, name: str | None = None, figure: Literal["iou", "f1"] = "iou") -> str | None:
+        """What to say if the mean IoU or F1, or that of a class, is lower than `bound` or cannot be had; else None.
 
         Raises:
             UsageError: If the raster holds values, which have none.
         """
+        of = "IoU" if figure == "iou" else "F1"
         if isinstance(self.scores, ValueScores):
-            raise UsageError(f"{self.predicted} holds values, which have no IoU. Expected classes.")
+            raise UsageError(f"{self.predicted} holds values, which have no {of}. Expected classes.")
         scored = {score.name: score for score in self.scores.classes}
-        what = "mean IoU" if name is None else f"IoU of {name}"
+        what = f"mean {of}" if name is None else f"{of} of {name}"
         if name is not None and name not in scored:
             return f"{what} cannot be had: it is not scored. Expected at least {bound:g}."
-        iou = self.scores.mean_iou if name is None else scored[name].iou
-        if iou is None:
+        value = getattr(self.scores, f"mean_{figure}") if name is None else getattr(scored[name], figure)
+        if value is None:
             missing = f"no pixel of it is known in {self.reference}" if name else "there is nothing to compare"
             return f"{what} cannot be had: {missing}. Expected at least {bound:g}."
-        return f"{what} is {iou:.4f}. Expected at least {bound:g}." if iou < bound else None
+        return f"{what} is {value:.4f}. Expected at least {bound:g}." if value < bound else None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; figures that are not to be had are None."""

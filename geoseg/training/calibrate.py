@@ -228,7 +228,8 @@ def _thresholds(sample: Sequence[Choice], heads: Mapping[str, Head], temperature
             margin = torch.cat([c.logits[1] - c.logits[0] for c in own]).numpy()
             bound = best_threshold(margin, torch.cat([c.target for c in own]).numpy() == 1)
             if bound is not None:
-                found[name] = float(1 / (1 + np.exp(-bound / temperature)))
+                # As a probability of 1 it would never be reached, whatever the logit.
+                found[name] = min(float(1 / (1 + np.exp(-bound / temperature))), float(np.nextafter(1, 0)))
     return found
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from geoseg.checkpoint import GroundSampling, Head, Header
 from geoseg.config import TrainConfig, resolve_path
@@ -28,7 +28,8 @@ from geoseg.training.ground import Ground, Statistics, pixels_per_class, statist
 from geoseg.training.heads import check_losses, heads_of, weigh
 from geoseg.training.journal import Journal
 from geoseg.training.launch import launch
-from geoseg.training.optim import encoder_of, steps_in_epoch
+from geoseg.training.metric import check_metric
+from geoseg.training.optim import encoder_of
 from geoseg.training.pretrained import find_weights, load_encoder
 from geoseg.training.progress import Epoch, Step
 from geoseg.training.ranks import Ranks
@@ -38,6 +39,7 @@ from geoseg.training.samples import Samples
 from geoseg.training.sources import Data, load_data
 from geoseg.training.start import check_start, start
 from geoseg.training.task import Segmentation
+from geoseg.training.turns import Turns
 
 __all__ = ["check_run", "train_model"]
 
@@ -96,6 +98,7 @@ def train_model(
         folder = stack.enter_context(RunFolder(run, overwrite=overwrite or resume)) if ranks.first else None
         past = read_past(run, config) if resume else None
         config = past.config if past else config
+        _check_shares(config, ranks.count)  # memory may have run out since, which made its batches smaller
         _train(config, placement, folder, past, init, {"on_epoch": on_epoch, "on_step": on_step})
     return run / CHECKPOINT
 
@@ -129,11 +132,7 @@ def _check(config: TrainConfig, init: str | Path | None, processes: int) -> None
             f"pretrained={config.pretrained} and init={init}: a checkpoint brings all its weights. Expected one of "
             "the two. Leave --init out, or set pretrained=false."
         )
-    if config.batch_size % processes:
-        raise UsageError(
-            f"batch_size={config.batch_size} cannot be shared by {processes} processes. Expected a multiple of "
-            f"{processes}: it is that of all processes together."
-        )
+    _check_shares(config, processes)
     dates = int(config.arch_args.get("dates", 1))  # a network of dates wants as many bands of each
     with torch.device("meta"):
         network = build_model(config.arch, config.arch_args, in_channels=dates, classes=_channels(config))
@@ -149,6 +148,14 @@ def _check(config: TrainConfig, init: str | Path | None, processes: int) -> None
     find_weights(network, _weights(config.pretrained))
     if init:
         check_start(init, config)
+
+
+def _check_shares(config: TrainConfig, processes: int) -> None:
+    if config.batch_size % processes:
+        raise UsageError(
+            f"batch_size={config.batch_size} cannot be shared by {processes} processes. Expected a multiple of "
+            f"{processes}: it is that of all processes together."
+        )
 
 
 def _mixture(config: TrainConfig) -> Mixture:
@@ -239,14 +246,17 @@ def _train(
         data.train, tile_size=config.tile_size, seed=config.seed, balance=settings.balance, hard=settings.hard
     )
     journal = Journal(folder, task, header, samples, data.val, placement, **hear)
-    journal.check_metric()
+    check_metric(task, header, data, placement)
     journal.about = {"data": fingerprint(data)}
     if past and past.state:
         past.check(journal.about["data"])
         journal.state, journal.standing = past.state, past.standing
     if folder:
-        folder.begin(config, resumed=past is not None)
-        if journal.state is None:
+        folder.begin(resumed=past is not None)
+        if init and journal.state is None:
+            journal.keep_state()  # before there is a config.yaml to go on by, which does not say what was begun from
+        folder.write_config(config)
+        if not journal.standing.epochs:
             draw_batch(folder, task, samples, header)
     standing = journal.standing
     if standing.epochs < config.epochs and not standing.exhausted(config.patience):
@@ -292,25 +302,6 @@ def _fit(task: Segmentation, samples: Samples, config: TrainConfig, placement: P
                 raise
             signal.signal(signal.SIGINT, before)
             raise journal.interrupt from err
-
-
-class Turns(Sampler[list[int]]):
-    """Which samples of each step of an epoch are this process's: every so many-th of them."""
-
-    def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
-        self.config, self.ranks, self.epoch = config, ranks, 0
-        self.sampler = self  # where the trainer looks for whom to tell of the epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer when an epoch begins."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return steps_in_epoch(self.config)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        config = self.config
-        first, step = config.steps_per_epoch * config.batch_size, config.batch_size * config.optimizer.accumulate
-        last = first * (self.epoch + 1)
-        for begin in range(first * self.epoch, last, step):
-            yield list(range(begin + self.ranks.own, min(begin + step, last), self.ranks.count))
+        finally:
+            ranks.release_signals()
+    ranks.heed_signal()

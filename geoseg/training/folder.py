@@ -56,6 +56,11 @@ def check_run(run: Path, overwrite: bool) -> None:
         raise OutputError(f"output={run} cannot be written. Choose another folder, or change its permissions.")
 
 
+def is_unbegun(run: Path) -> bool:
+    """Whether a folder holds nothing, or no more than a run leaves that ends before config.yaml is written."""
+    return not run.is_dir() or all(path.name in (_LOCK, LOG, FOLDER) for path in run.iterdir())
+
+
 class RunFolder:
     """A run folder that this process alone writes, for as long as the `with` block lasts.
 
@@ -98,10 +103,11 @@ class RunFolder:
             with contextlib.suppress(OSError):  # not empty: the run had begun
                 self.path.rmdir()
 
-    def begin(self, config: TrainConfig, *, resumed: bool) -> None:
-        """Write down what is run. Without `resumed`, what an earlier run left goes, but for its checkpoint."""
+    def begin(self, *, resumed: bool) -> None:
+        """Open the log. Without `resumed`, what an earlier run left goes, but for its checkpoint."""
         with _translated(self.path):
             if not resumed:
+                (self.path / CONFIG).unlink(missing_ok=True)  # first: what is left without it is no run to go on with
                 for path in (found for pattern in _OF_A_RUN for found in self.path.glob(pattern)):
                     path.unlink()
             file = logging.FileHandler(self.path / LOG, "a", encoding="utf-8")
@@ -110,7 +116,6 @@ class RunFolder:
         self._log.capacity = 1  # from here on each record is written at once
         self._log.flush()
         self.begun = True
-        self.write_config(config)
 
     def note(self, text: str) -> None:
         """A line for the log alone."""

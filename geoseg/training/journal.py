@@ -1,7 +1,6 @@
 """The journal of a run: after each epoch it validates, keeps the best, and writes down where the run stands."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +12,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from geoseg.checkpoint import Header
 from geoseg.config import TrainConfig
-from geoseg.errors import ConfigError, GeosegError, nearest
-from geoseg.grid import Grid
-from geoseg.metrics import IGNORE
+from geoseg.errors import CheckpointError, GeosegError
 from geoseg.predict import Placement
 from geoseg.training.folder import CHECKPOINT, LAST, RunFolder
 from geoseg.training.ground import Ground
+from geoseg.training.metric import value_of
 from geoseg.training.optim import steps_in_epoch
 from geoseg.training.progress import Epoch, Standing, Step
 from geoseg.training.samples import Samples
@@ -59,48 +57,6 @@ class Journal(Callback):
         self._part = task.part
         self._before = self._validated = self._begun = self._epoch_begun = 0.0
 
-    def check_metric(self) -> None:
-        """Refuse a metric that no epoch will have, before the first.
-
-        Raises:
-            ConfigError: If there is no such column, or it needs validation ground and there is none.
-        """
-        config, objective = self.task.config, self.task.objective
-        trained = ["loss", *objective.heads.named_terms(), *(objective.loss.factors if objective.main else ())]
-        scored = ["score", "val_loss", *self._scored()] if self.val else []
-        if config.metric in (*trained, *scored):
-            return
-        if not self.val and config.metric == "score" and config.patience is None:
-            return  # the last epoch is the best
-        if not self.val and config.metric in ("score", "val_loss", *self._scored()):
-            what = f"patience={config.patience}" if config.metric == "score" else f"metric={config.metric!r}"
-            raise ConfigError(
-                f"{what} needs validation ground, and there is none. Expected data.val above 0, or a source to "
-                "validate on. Else leave it out, or choose metric=loss."
-            )
-        known = trained + scored
-        raise ConfigError(
-            f"metric={config.metric!r} is no column of metrics.csv.{nearest(config.metric, known)} Expected one of: "
-            f"{', '.join(known)}."
-        )
-
-    def _scored(self) -> list[str]:
-        """What validation has to say, found by a pixel of which nothing is known: that costs no forward pass."""
-        some = self.samples.grounds[0]
-        further = {name: np.full((len(plane), 1, 1), np.nan, np.float32) for name, plane in some.further.items()}
-        grid = Grid((1, 1), some.grid.transform, some.grid.crs)
-        nothing = replace(
-            some,
-            data=some.data[:, :1, :1],
-            valid=np.zeros((1, 1), bool),
-            target=np.full((1, 1), IGNORE, np.uint8),
-            grid=grid,
-            further=further,
-            distances=None,
-            summary=None,
-        )
-        return list(validate(self.task.average.network, self.header, [nothing], self.placement).metrics)
-
     # --- where the run stands
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,8 +85,8 @@ class Journal(Callback):
         progress.processed = progress.completed = self.standing.epochs
         trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = state["steps"]
 
-    def keep_state(self, trainer: Trainer) -> None:
-        """Write down everything that the next epoch depends on."""
+    def keep_state(self, trainer: Trainer | None = None) -> None:
+        """Write down everything that the next epoch depends on; without a trainer, no step has been made."""
         if self.folder is None:
             return
         task = self.task
@@ -138,12 +94,12 @@ class Journal(Callback):
         state = {
             "standing": standing,
             "header": self.header.model_dump(mode="json"),
-            "steps": trainer.global_step,
+            "steps": trainer.global_step if trainer else 0,
             "network": task.network.state_dict(),
             "average": task.average.network.state_dict() if task.average.decay else {},
             "average_steps": task.average.steps,
-            "optimizer": trainer.optimizers[0].state_dict()["state"],
-            "scaler": trainer.precision_plugin.state_dict(),
+            "optimizer": trainer.optimizers[0].state_dict()["state"] if trainer else {},
+            "scaler": trainer.precision_plugin.state_dict() if trainer else {},
             "samples": self.samples.state_dict(),
         }
         save_state(self.folder.path, self.standing.epochs, state | self.about)
@@ -214,13 +170,14 @@ class Journal(Callback):
         self.samples.learn([i for indices, _ in every for i in indices], [v for _, values in every for v in values])
 
     def _close_epoch(self, trainer: Trainer, folder: RunFolder, stepped: float) -> None:
-        network = self.task.average.network
-        scores = self._validate()
-        epoch = self._epoch(trainer.current_epoch + 1, scores, stepped)
-        header = self.header.model_copy(update={"metrics": metrics_of(scores)})
-        if epoch.saved:
-            folder.write_network(CHECKPOINT, header, network)
-        folder.write_network(LAST, header, network)
+        try:
+            scores = self._validate()
+            epoch = self._epoch(trainer.current_epoch + 1, scores, stepped)
+            header = self.header.model_copy(update={"metrics": metrics_of(scores)})
+            for name in (CHECKPOINT, LAST) if epoch.saved else (LAST,):
+                folder.write_network(name, header, self.task.average.network)
+        except CheckpointError as err:  # of the last step no later one tells
+            raise self.task.lost("network=nan") from err
         self.standing.take(epoch)
         folder.write_rows(self.standing.rows)
         folder.write_events(epoch.columns, epoch.number)
@@ -256,7 +213,7 @@ class Journal(Callback):
             metrics={"score": scores.score} | scores.metrics if self.val else {},
             metric=config.metric,
         )
-        epoch = replace(epoch, value=_value_of(epoch))
+        epoch = replace(epoch, value=value_of(epoch))
         better = epoch.is_better_than(self.standing.best)
         return replace(epoch, saved=better, best=epoch.value if better else self.standing.best)
 
@@ -314,9 +271,3 @@ def fitted(config: TrainConfig, batch_size: int) -> TrainConfig:
 def _samples(config: TrainConfig, steps: int) -> int:
     """In the first steps of an epoch."""
     return min(steps * config.optimizer.accumulate, config.steps_per_epoch) * config.batch_size
-
-
-def _value_of(epoch: Epoch) -> float | None:
-    """What the epoch has of the metric that the configuration names."""
-    value = epoch.columns.get(epoch.metric)
-    return value if value is None or math.isfinite(value) else None

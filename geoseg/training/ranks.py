@@ -108,6 +108,17 @@ class Ranks:
             for number in self._handlers:
                 signal.signal(number, self._note)
 
+    def release_signals(self) -> None:
+        """They are again those who had them before."""
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def heed_signal(self) -> None:
+        """Leave now if one came after the last step."""
+        if self._stop:
+            self._leave(signal.Signals(self._stop))
+
     def close(self) -> None:
         """Nothing more is told."""
         if self.count > 1 and distributed.is_initialized():

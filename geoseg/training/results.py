@@ -128,7 +128,8 @@ def _chosen(tiles: Sequence[TileScore], val: Sequence[Ground]) -> Iterator[tuple
     known = [tile for tile in tiles if tile.matrix.sum() >= _LABELLED * tile.width * tile.height] or tiles
     # Of a tile without anything to find there is nothing to see when nothing is found.
     telling = [tile for tile in known if tile.matrix.sum() > tile.matrix[0, 0]] or known
-    ranked = sorted(((_score(tile), at, tile) for at, tile in enumerate(telling)), key=lambda one: one[:2])
+    # Where nothing is drawn, a single wrong pixel is an IoU of 0: of equal scores, more wrong pixels are worse.
+    ranked = sorted(telling, key=lambda tile: (_score(tile), _right(tile)))
     each = min(_EACH, -(-len(ranked) // 3))
     middle = len(ranked) // 2 - each // 2
     parts = {"worst": range(each), "middling": range(middle, middle + each)}
@@ -138,10 +139,10 @@ def _chosen(tiles: Sequence[TileScore], val: Sequence[Ground]) -> Iterator[tuple
         for place in places:
             if place < len(ranked) and place not in drawn:
                 drawn.add(place)
-                score, _, tile = ranked[place]
+                tile = ranked[place]
                 if tile.window is not None:
                     where = f"{Path(tile.name).name}, column {tile.window.col}, row {tile.window.row}"
-                    yield f"{word}: {where}, mean IoU {score:.2f}", tile.ground, tile.window
+                    yield f"{word}: {where}, mean IoU {_score(tile):.2f}", tile.ground, tile.window
 
 
 def _score(tile: TileScore) -> float:
@@ -149,6 +150,11 @@ def _score(tile: TileScore) -> float:
     hit, either = np.diag(tile.matrix), tile.matrix.sum(0) + tile.matrix.sum(1) - np.diag(tile.matrix)
     iou = {str(at): float(h / e) if e else None for at, (h, e) in enumerate(zip(hit, either, strict=True))}
     return next((value for value in (mean_foreground(iou), iou["0"]) if value is not None), 0.0)
+
+
+def _right(tile: TileScore) -> float:
+    """The share of pixels that are right."""
+    return float(np.trace(tile.matrix) / max(tile.matrix.sum(), 1))
 
 
 def _predicted(runner: Runner, header: Header, ground: Ground, window: Window, kind: str) -> np.ndarray:

@@ -10,7 +10,8 @@ from typing import Any
 from geoseg.checkpoint import Header
 from geoseg.config import TrainConfig, load_config
 from geoseg.errors import ResumeError
-from geoseg.training.folder import CONFIG, check_run
+from geoseg.training.folder import CONFIG, check_run, is_unbegun
+from geoseg.training.ground import summary_of
 from geoseg.training.progress import Standing
 from geoseg.training.sources import Data
 from geoseg.training.state import newest_state
@@ -64,7 +65,7 @@ def read_past(run: Path, config: TrainConfig) -> Past | None:
         OutputExistsError: If the folder holds something else.
     """
     if not (run / CONFIG).is_file():
-        check_run(run, overwrite=False)
+        check_run(run, overwrite=is_unbegun(run))
         return None
     own, state = load_config(run / CONFIG), newest_state(run)
     before, now = _compared(own), _compared(config)
@@ -86,10 +87,20 @@ def read_past(run: Path, config: TrainConfig) -> Past | None:
 
 
 def fingerprint(data: Data) -> str:
-    """What tells data from other data: names, sizes and classes of every ground, in order."""
+    """What tells data from other data: of every ground, in order, its name, size and classes, and what it holds.
+
+    That is: mean, lowest and highest value of each band, how many pixels have each label, and where some of them lie.
+    """
     sha256 = hashlib.sha256(repr(data.bands).encode())
     for ground in (*data.train, *data.val):
         sha256.update(repr((ground.name, ground.data.shape, str(ground.data.dtype), ground.known)).encode())
+        found = summary_of(ground)
+        means = (*found.mean, *(values.mean for values in found.further.values()))
+        counts = [values.counts for values in found.further.values()]
+        # Another machine may add up in another order.
+        sha256.update(repr(([f"{mean:.9g}" for mean in means], found.low, found.high, found.usable, counts)).encode())
+        for array in (found.counts.astype("<i8"), *(where.astype("<i4") for where in found.positions.values())):
+            sha256.update(array.tobytes())
     return sha256.hexdigest()
 
 

@@ -28,6 +28,10 @@ from geoseg.training.ranks import Ranks
 __all__ = ["Segmentation"]
 
 
+_OVERFLOWS = 40
+"""Gradients in a row that may be too large for float16: so often halved, its scale of 65536 cannot be the reason."""
+
+
 class Segmentation(LightningModule):
     """Trains a network on batches of `Samples`."""
 
@@ -74,6 +78,8 @@ class Segmentation(LightningModule):
         """Indices and losses of this process's samples of the epoch, where hard ones are drawn again."""
         self.chance = Generator()
         self._unread: _Unread | None = None
+        self._last: tuple[int, set[int]] = 0, set()
+        self._overflows = 0
         low, high = torch.tensor(light_range(normalisation.mean, normalisation.std, normalisation.value_range)).T
         self._plane("low", low)
         self._plane("span", high - low)
@@ -183,15 +189,29 @@ class Segmentation(LightningModule):
         values = unread.values.tolist()
         # With float16, gradients overflow now and then; the scaler leaves out such a step.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        norm = 0.0 if scaled or unread.norm is None else float(unread.norm)
-        if not (math.isfinite(values[0]) and math.isfinite(norm)):
-            files = self.ranks.gather(file_list(self.grounds[index] for index in set(unread.grounds.tolist())))
-            what = f"loss={values[0]:g}" if math.isfinite(norm) else f"gradient={norm:g}"
-            raise TrainingError(
-                f"{what} in step {unread.step} (samples of {', '.join(files)}). Expected a finite number. Lower the "
-                f"learning rate (now {self.config.optimizer.lr:g}), or look at these files."
-            )
+        norm = 0.0 if unread.norm is None else float(unread.norm)
+        self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
+        self._last = unread.step, set(unread.grounds.tolist())
+        if not math.isfinite(values[0]):
+            raise self.lost(f"loss={values[0]:g}", everywhere=True)
+        if self._overflows > (_OVERFLOWS if scaled else 0):
+            raise self.lost(f"gradient={norm:g}", everywhere=True)
         self.losses.append(dict(zip(unread.names, values, strict=True)))
+
+    def lost(self, what: str, *, everywhere: bool = False) -> TrainingError:
+        """What is to be said when something is not finite after the last step that was read.
+
+        Args:
+            what: It.
+            everywhere: Whether all processes of the run say so, each with its own samples.
+        """
+        step, grounds = self._last
+        files = file_list(self.grounds[index] for index in grounds)
+        said = ", ".join(self.ranks.gather(files) if everywhere else [files])
+        return TrainingError(
+            f"{what} in step {step} (samples of {said}). Expected a finite number. Lower the learning rate (now "
+            f"{self.config.optimizer.lr:g}), or look at these files."
+        )
 
     # --- the loss
 

@@ -1,17 +1,26 @@
-"""Class raster -> polygons -> GeoPackage."""
+"""Class raster -> buildings, streets and areas -> layers in a GeoPackage, or another format."""
 
 from geoseg.vectors.classes import read_classes
-from geoseg.vectors.geopackage import Vectors, vectorize_raster, write_polygons
+from geoseg.vectors.formats import check_ending, vector_files, write_vectors
 from geoseg.vectors.layer import check_names, layer_name, write_layers
+from geoseg.vectors.options import OutlineOptions
 from geoseg.vectors.polygonize import polygonize
+from geoseg.vectors.spooled import SpoolPlanes
+from geoseg.vectors.vectorize import Outlining, Vectors, vectorize_raster, write_features
 
 __all__ = [
+    "OutlineOptions",
+    "Outlining",
+    "SpoolPlanes",
     "Vectors",
+    "check_ending",
     "check_names",
     "layer_name",
     "polygonize",
     "read_classes",
+    "vector_files",
     "vectorize_raster",
+    "write_features",
     "write_layers",
-    "write_polygons",
+    "write_vectors",
 ]

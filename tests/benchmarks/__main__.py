@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [speed|memory|dask|tile|training]...`: ratios within one run; exit 1 when one is bad."""
+"""`python -m tests.benchmarks [speed|memory|dask|tile|training|vectors]...`: exit 1 when a goal is missed."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ import rasterio
 from tests.benchmarks.inputs import write_boxes, write_checkpoint, write_scene
 from tests.benchmarks.runs import MISSED, alternate, report, subject
 from tests.benchmarks.training import training
+from tests.benchmarks.vectors import vectors
 
 
 def differing(a: Path, b: Path, edge: int) -> float:
@@ -106,14 +107,14 @@ def tile(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", help="speed, memory, dask, tile, training (default: all)")
+    parser.add_argument("what", nargs="*", help="speed, memory, dask, tile, training, vectors (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="memory on smaller scenes")
+    parser.add_argument("--small", action="store_true", help="memory and vectors on smaller scenes")
     options = parser.parse_args()
     huge = [(20000, 20000), (2000, 200000), (200000, 2000)]
     with tempfile.TemporaryDirectory(prefix="geoseg-bench-") as name:
         folder = Path(name)
-        chosen = options.what or ["speed", "memory", "dask", "tile", "training"]
+        chosen = options.what or ["speed", "memory", "dask", "tile", "training", "vectors"]
         if "speed" in chosen:
             speed(folder, options.rounds)
         if "memory" in chosen:
@@ -125,6 +126,8 @@ def main() -> None:
             tile(folder)
         if "training" in chosen:
             training(folder, options.rounds)
+        if "vectors" in chosen:
+            vectors(side=2000 if options.small else 5000)
     sys.exit(f"missed: {'; '.join(MISSED)}" if MISSED else 0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from geoseg.config import FolderSource, SceneSource, TownSource, TrainConfig
 from geoseg.errors import NOTE, BandError, LabelsError, TrainingError
 from geoseg.losses import parse_mixture
+from geoseg.metrics import IGNORE
 from geoseg.splits import audit
 from geoseg.training.cache import decode, pixel_folder
 from geoseg.training.ground import Ground, file_list, pixels_per_class, summary_of
@@ -39,7 +40,8 @@ class Data:
     bands: tuple[str, ...]
     """Names, as the first source has them."""
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By part, `train` and `val`, the share of each class in the labelled pixels that tell it from the others."""
+    """By part, `train` and `val`, the share of each class in the labelled pixels. Pixels of which the labels say only
+    that they are one of several classes are those of `background or road`."""
 
 
 def load_data(config: TrainConfig, *, started: bool = False) -> Data:
@@ -133,8 +135,18 @@ def _pieces(parts: Sequence[Sequence[Part]], weights: Sequence[float], dtype: np
 def _shares(grounds: Sequence[Ground], config: TrainConfig) -> dict[str, float]:
     if config.main_head is None or not grounds:
         return {}
-    counts = pixels_per_class(grounds, len(config.classes))
-    return dict(zip(config.class_names, (counts / max(counts.sum(), 1)).tolist(), strict=True))
+    names = config.class_names
+    told = dict(zip(names, pixels_per_class(grounds, len(names)).tolist(), strict=True))
+    merged: dict[tuple[str, ...], int] = {}
+    for ground in grounds:
+        among = tuple(name for index, name in enumerate(names) if index not in ground.known)
+        counts = summary_of(ground).counts
+        merged[among] = merged.get(among, 0) + int(counts[:IGNORE].sum() - counts[list(ground.known)].sum())
+    merged = {among: count for among, count in merged.items() if count}
+    counted = {name: count for name, count in told.items() if count or not any(name in among for among in merged)}
+    counted |= {" or ".join(among): count for among, count in merged.items()}
+    every = max(sum(counted.values()), 1)
+    return {name: count / every for name, count in counted.items()}
 
 
 def _say_shares(data: Data) -> None:

@@ -1,0 +1,86 @@
+"""Outlines of a prediction: its classes as vectors, from the cells in its spool."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geoseg.checkpoint import Header
+from geoseg.errors import UsageError
+from geoseg.grid import Grid
+from geoseg.outputs import Outputs
+from geoseg.scores import Layer
+from geoseg.spool import Spool
+from geoseg.vectors import Outlining, SpoolPlanes, check_names, vector_files, write_features
+from geoseg.vectors.formats import VectorFiles
+from geoseg.windows import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """What is outlined of a prediction, and the files it goes to."""
+
+    of: Mapping[str, Outlining]
+    """By layer of labels; of each head whose pixels have one class."""
+    files: VectorFiles
+    """Where the layers go."""
+
+    @classmethod
+    def prepare(
+        cls, path: Path, header: Header, layers: Mapping[str, Layer], grid: Grid, others: Iterable[Path]
+    ) -> "Outlines":
+        """Refuse what cannot be outlined, before a pixel is predicted.
+
+        Args:
+            path: File to write.
+            header: Of the model.
+            layers: What the cells hold.
+            grid: Of the scene.
+            others: Further files of the run.
+
+        Raises:
+            UsageError: If there is nothing to outline, names do not fit, or the ending is unknown.
+        """
+        found = {}
+        for name, layer in layers.items():
+            if layer.kind == "labels" and layer.bands is None:
+                classes = header.heads[layer.head].classes
+                chosen = {value: item.name for value, item in enumerate(classes) if value}
+                found[name] = Outlining(chosen, {item.name: item.color for item in classes})
+        if not found:
+            raise UsageError(
+                "--vectors: no head of the model gives each pixel one class. Expected classes to outline. Leave it out."
+            )
+        names = [name for outlining in found.values() for name in outlining.layers]
+        check_names(names)
+        return cls(found, vector_files(path, names, crs=grid.crs, others=others))
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The files that hold layers: `vectors`, or several `vectors_<layer>`."""
+        files = self.files.layers
+        if len(set(files.values())) == 1:
+            return {"vectors": next(iter(files.values()))}
+        return {f"vectors_{layer}": path for layer, path in files.items()}
+
+    def write(self, outputs: Outputs, spool: Spool, plan: Plan, grid: Grid, header: Header) -> dict[str, int]:
+        """Outline all cells and write the layers under temporary names; features by layer."""
+        features: dict[str, Any] = {}
+        for name, outlining in self.of.items():
+            classes = {value: item.name for value, item in enumerate(_head(header, name).classes)}
+            planes = SpoolPlanes(
+                spool,
+                plan,
+                grid,
+                classes,
+                name,
+                name.replace("labels", "probabilities", 1),
+                f"{header.arch} {header.sha256[:12]}",
+            )
+            features |= outlining.outline(planes)
+        return write_features(self.files, features, outputs)
+
+
+def _head(header: Header, layer: str) -> Any:
+    """The head of a layer of labels: `labels`, or `labels_<head>`."""
+    return header.heads[layer.removeprefix("labels_")] if layer != "labels" else next(iter(header.heads.values()))

@@ -1,0 +1,194 @@
+"""Features: the shapes of each class with what is measured of them, as frames in the raster's CRS."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas
+import numpy as np
+import shapely
+from pyproj import CRS
+
+from geoseg.qgis import line_style, point_style, polygon_style
+from geoseg.vectors.areas import fit_areas
+from geoseg.vectors.layer import layer_name
+from geoseg.vectors.metric import Metric
+from geoseg.vectors.options import OutlineOptions
+from geoseg.vectors.patches import Patches, trace
+from geoseg.vectors.planes import Planes
+from geoseg.vectors.streets import Network, find_streets
+from geoseg.vectors.touching import trace_apart
+from geoseg.vectors.walls.fit import METHODS, fit_walls
+
+_SURFACE_ALPHA = 70
+"""Of surfaces that centrelines are drawn over."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feature:
+    """A layer: its rows, and how QGIS shows them."""
+
+    frame: geopandas.GeoDataFrame
+    """Shapes in the raster's CRS; the fields of VECTORS in their order."""
+    style: str
+    """QML."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outliner:
+    """Makes the layers of a class, kind by kind."""
+
+    planes: Planes
+    """What is outlined."""
+    metric: Metric
+    """Of its grid."""
+    options: OutlineOptions
+    """How."""
+
+    def outline(
+        self, chosen: Mapping[int, str], kinds: Mapping[str, str], colors: Mapping[str, str]
+    ) -> dict[str, Feature]:
+        """All layers of the classes chosen, in their order.
+
+        Args:
+            chosen: Name by pixel value.
+            kinds: Kind by name.
+            colors: "#rrggbb" by name.
+        """
+        if self.options.raw:
+            return self._raw(chosen, colors)
+        found: dict[str, Feature] = {}
+        areas = self._areas({value: name for value, name in chosen.items() if kinds[name] != "building"})
+        for value, name in chosen.items():
+            layers = layer_names(name, kinds[name], raw=False)
+            if kinds[name] == "building":
+                found[layers[0]] = Feature(self._buildings(value, name), polygon_style(colors[name]))
+                continue
+            alpha = {"alpha": _SURFACE_ALPHA} if kinds[name] == "road" else {}
+            found[layers[0]] = Feature(areas[value], polygon_style(colors[name], **alpha))
+            if kinds[name] == "road":
+                network = find_streets(self.planes, value, self.metric, self.options.rules)
+                width = "width_m" if self.metric.unit == "m" else "width_px"
+                found[layers[1]] = Feature(self._lines(network, value, name), line_style(colors[name], width=width))
+                found[layers[2]] = Feature(self._nodes(network, value, name), point_style(colors[name]))
+        return found
+
+    def _raw(self, chosen: Mapping[int, str], colors: Mapping[str, str]) -> dict[str, Feature]:
+        patches = trace(self.planes, list(chosen), subpixel=False)
+        shapes = patches.polygons()
+        method = np.full(len(patches), "raw")
+        frame = self._polygons(shapely.transform(shapes, self.metric.to_metres), patches, method, {}, pixels=shapes)
+        return {
+            layer_name(name): Feature(_of_class(frame, value, name), polygon_style(colors[name]))
+            for value, name in chosen.items()
+        }
+
+    def _buildings(self, value: int, name: str) -> geopandas.GeoDataFrame:
+        options, gsd = self.options, self.metric.gsd
+        metres = self.metric.unit == "m"
+        # Far smaller than what is left out below.
+        pixels = max(1, int(0.5 * options.least_m2 / gsd**2)) if metres else 1
+        if options.split_touching:
+            patches = trace_apart(self.planes, value, gsd=gsd, min_pixels=pixels)
+        else:
+            patches = trace(self.planes, [value], subpixel=True, min_pixels=pixels)
+        fit = fit_walls(patches, self.metric, angles=options.angles, min_hole_m2=options.least_hole_m2 if metres else 0)
+        method = np.array(METHODS)[fit.method]
+        angle = np.where(np.isin(method, ("walls", "rectangle")), fit.angle.round(1), np.nan)
+        frame = self._polygons(fit.shapes, patches, method, {"angle_deg": angle})
+        return _of_class(frame, value, name)
+
+    def _areas(self, chosen: Mapping[int, str]) -> dict[int, geopandas.GeoDataFrame]:
+        """Polygons of classes that share their borders, by pixel value."""
+        if not chosen:
+            return {}
+        patches = trace(self.planes, list(chosen), subpixel=False, junctions=True)
+        fit = fit_areas(patches, self.metric, tolerance_m=self.options.simplify_m)
+        frame = self._polygons(fit.polygons, patches, fit.method, {})
+        return {value: _of_class(frame, value, name) for value, name in chosen.items()}
+
+    def _polygons(
+        self,
+        shapes: np.ndarray,
+        patches: Patches,
+        method: np.ndarray,
+        more: Mapping[str, np.ndarray],
+        pixels: np.ndarray | None = None,
+    ) -> geopandas.GeoDataFrame:
+        """Rows of polygons in metres, and of their patches; of `pixels` in pixels, placed without a detour."""
+        unit, metres = self.metric.unit, self.metric.unit == "m"
+        area = shapely.area(shapes)
+        fields = {
+            "class": patches.value,
+            "area_m2" if metres else "area_px": area.round(3),
+            f"perimeter_{unit}": shapely.length(shapes).round(3),
+            "n_vertices": shapely.get_num_coordinates(shapes) - 1 - shapely.get_num_interior_rings(shapes),
+            **more,
+            "holes": shapely.get_num_interior_rings(shapes),
+            **self._probabilities(patches.prob, patches.prob_min10),
+            "method": method,
+            "source": self.planes.source,
+        }
+        placed = shapely.transform(shapes, self.metric.to_crs) if pixels is None else self._place(pixels)
+        frame = geopandas.GeoDataFrame(fields, geometry=placed, crs=self._crs)
+        return frame[area >= self.options.least_m2] if metres else frame
+
+    def _lines(self, network: Network, value: int, name: str) -> geopandas.GeoDataFrame:
+        unit = self.metric.unit
+        fields = {
+            "id": np.arange(1, len(network.lines) + 1),
+            "class": np.full(len(network.lines), value, np.int32),
+            "name": name,
+            f"length_{unit}": network.length_m.round(3),
+            f"width_{unit}": network.width_m.round(2),
+            "width_p10": network.width_p10.round(2),
+            "width_p90": network.width_p90.round(2),
+            "from_node": network.from_node + 1,
+            "to_node": network.to_node + 1,
+            "bridged": network.bridged,
+            **self._probabilities(network.prob, network.prob_min10),
+            "method": "streets",
+            "source": self.planes.source,
+        }
+        placed = shapely.transform(network.lines, self.metric.to_crs)
+        return geopandas.GeoDataFrame(fields, geometry=placed, crs=self._crs)
+
+    def _nodes(self, network: Network, value: int, name: str) -> geopandas.GeoDataFrame:
+        fields = {
+            "id": np.arange(1, len(network.nodes) + 1),
+            "class": np.full(len(network.nodes), value, np.int32),
+            "name": name,
+            "degree": network.degree,
+            "source": self.planes.source,
+        }
+        points = shapely.points(self.metric.to_crs(network.nodes.reshape(-1, 2)))
+        return geopandas.GeoDataFrame(fields, geometry=points, crs=self._crs)
+
+    @staticmethod
+    def _probabilities(mean: np.ndarray, low: np.ndarray) -> dict[str, Any]:
+        return {"prob": mean.round(4), "prob_min10": low.round(4)}
+
+    @property
+    def _crs(self) -> CRS | None:
+        return CRS.from_wkt(self.planes.grid.crs) if self.planes.grid.crs else None
+
+    def _place(self, pixels: np.ndarray) -> np.ndarray:
+        """Polygons in pixels by the raster's transform, to the last bit."""
+        transform = self.planes.grid.transform
+        return shapely.transform(pixels, lambda xy: np.column_stack(transform @ (xy[:, 0], xy[:, 1])))
+
+
+def _of_class(frame: geopandas.GeoDataFrame, value: int, name: str) -> geopandas.GeoDataFrame:
+    """The rows of one class, numbered, with its name."""
+    rows = frame[frame["class"] == value].reset_index(drop=True)
+    rows.insert(0, "id", np.arange(1, len(rows) + 1))
+    rows.insert(2, "name", name)
+    return rows
+
+
+def layer_names(name: str, kind: str, *, raw: bool) -> tuple[str, ...]:
+    """The layers of a class."""
+    if kind == "road" and not raw:
+        lines = "roads" if name == "road" else f"{name}_lines"
+        return f"{name}_surfaces", lines, f"{name}_nodes"
+    return (layer_name(name),)

@@ -1,0 +1,89 @@
+"""GeoParquet, by way of pyarrow, which is an extra.
+
+Source: GeoParquet specification 1.1.0, https://geoparquet.org/releases/v1.1.0/.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import shapely
+
+from geoseg.errors import OutputError, UsageError
+from geoseg.vectors.chunks import chunks, geometry_type
+from geoseg.vectors.ogr import column_values, writing
+
+
+def pyarrow(path: Path) -> Any:
+    """The library, without which there is no Parquet.
+
+    Args:
+        path: File it is needed for.
+
+    Raises:
+        UsageError: If it is not installed.
+    """
+    try:
+        importlib.import_module("pyarrow.parquet")
+        return importlib.import_module("pyarrow")
+    except ImportError as err:
+        raise UsageError(
+            f"{path} needs pyarrow, which is not installed ({err}). Expected geoseg with its extra. Run "
+            "`pip install 'geoseg[parquet]'`, or write a .gpkg or .fgb."
+        ) from err
+
+
+def write_parquet(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> None:
+    """Write a layer as GeoParquet 1.1: shapes as well-known binary, the CRS as PROJJSON, NaN as missing.
+
+    Args:
+        path: File to make.
+        layer: Its name, which tells the type of a layer without rows.
+        frame: Shapes and their fields.
+
+    Raises:
+        UsageError: If pyarrow is not installed.
+        OutputError: If the file cannot be written.
+    """
+    arrow = pyarrow(path)
+    names = [field for field in frame.columns if field != frame.geometry.name]
+    types = [_arrow_type(arrow, frame[name].dtype) for name in names]
+    schema = arrow.schema([*zip(names, types, strict=True), ("geometry", arrow.binary())])
+    schema = schema.with_metadata({"geo": json.dumps(_metadata(layer, frame), sort_keys=True)})
+    with writing(path):
+        with arrow.parquet.ParquetWriter(path, schema, compression="zstd") as file:
+            for rows, shapes in chunks(frame):
+                columns = [
+                    arrow.array(column_values(rows[name]), kind, from_pandas=True)
+                    for name, kind in zip(names, types, strict=True)
+                ]
+                columns.append(arrow.array(shapely.to_wkb(shapes), arrow.binary()))
+                file.write_table(arrow.Table.from_arrays(columns, schema=schema))
+        found = _rows(arrow, path)
+        if found != len(frame):
+            raise OutputError(f"{path} holds {found} of {len(frame)} features after writing. Is the disk full?")
+
+
+def _arrow_type(arrow: Any, dtype: Any) -> Any:
+    return arrow.from_numpy_dtype(dtype) if dtype.kind in "iufb" else arrow.string()
+
+
+def _metadata(layer: str, frame: geopandas.GeoDataFrame) -> dict[str, Any]:
+    """The value of the key "geo". A CRS of null is an unknown one; to leave it out would mean degrees."""
+    kind = geometry_type(layer, frame)
+    types = sorted(set(frame.geom_type.dropna())) or [kind]
+    column = {"encoding": "WKB", "geometry_types": types, "crs": frame.crs.to_json_dict() if frame.crs else None}
+    if len(frame):
+        column["bbox"] = [float(edge) for edge in frame.total_bounds]
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def _rows(arrow: Any, path: Path) -> int:
+    """Rows that can be read: every page of every column is, in its turn."""
+    try:
+        with arrow.parquet.ParquetFile(path) as file:
+            return sum(batch.num_rows for batch in file.iter_batches())
+    except arrow.ArrowInvalid as err:
+        raise OutputError(f"{path} cannot be read after writing ({err}). Is the disk full?") from err

@@ -1,0 +1,122 @@
+"""Network: the streets of a class raster as lines with a width, between nodes. Reads as the steps go."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+
+from geoseg.vectors.metric import Metric
+from geoseg.vectors.planes import Planes
+from geoseg.vectors.streets.chains import chain
+from geoseg.vectors.streets.graph import Graph
+from geoseg.vectors.streets.junctions import settle
+from geoseg.vectors.streets.lines import draw_lines, reach_ends
+from geoseg.vectors.streets.pruning import contract, drop_small, prune
+from geoseg.vectors.streets.rules import Footprints, Rules
+from geoseg.vectors.streets.skeleton import TILE, find_skeleton
+from geoseg.vectors.streets.tips import bridge
+from geoseg.vectors.streets.widths import measure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """Streets between nodes. Coordinates and lengths are metres; pixels, where nothing tells how wide a pixel is."""
+
+    lines: np.ndarray
+    """(s,) shapely LineString, from node to node; in the order of their first points, from the top left."""
+    width_m: np.ndarray
+    """(s,) float64 median width, NaN where it cannot be told."""
+    width_p10: np.ndarray
+    """(s,) float64: a tenth of the street is narrower."""
+    width_p90: np.ndarray
+    """(s,) float64: a tenth of the street is wider."""
+    length_m: np.ndarray
+    """(s,) float64."""
+    prob: np.ndarray
+    """(s,) float64 mean probability of the class along the line, NaN where it is not known."""
+    prob_min10: np.ndarray
+    """(s,) float64: a tenth of the line has less."""
+    from_node: np.ndarray
+    """(s,) int64 row of `nodes` at the first point."""
+    to_node: np.ndarray
+    """(s,) int64 row of `nodes` at the last point."""
+    bridged: np.ndarray
+    """(s,) bool: part of the line spans a gap."""
+    nodes: np.ndarray
+    """(n, 2) float64 where streets meet or end."""
+    degree: np.ndarray
+    """(n,) int64 ends of streets at each node."""
+
+
+def find_streets(
+    planes: Planes, value: int, metric: Metric, rules: Rules | None = None, *, tile: int = TILE
+) -> Network:
+    """Find the network of streets.
+
+    Args:
+        planes: A class raster, with probabilities or without.
+        value: The class of the streets.
+        metric: Of the planes' grid.
+        rules: What makes a street.
+        tile: Side in pixels of what is looked at in one go. The network does not depend on it.
+
+    Returns:
+        The network; without streets, where there are none.
+    """
+    rules = rules or Rules()
+    prints = Footprints.of(rules, metric)
+    skeleton = find_skeleton(planes, value, prints, tile=tile)
+    graph = Graph.of(skeleton, chain(skeleton), metric)
+    prune(graph, 0)
+    contract(graph)
+    bridge(graph, metric, rules.bridge_m, sides=False)
+    prune(graph, rules.min_spur_m)
+    contract(graph)
+    bridge(graph, metric, rules.bridge_m, sides=True)
+    prune(graph, rules.min_spur_m)
+    contract(graph)
+    settle(graph)
+    drop_small(graph, rules.min_part_m)
+    reach_ends(graph, metric)
+    lines = draw_lines(graph, rules.smooth_m, rules.simplify_m)
+    profiles = measure(planes, value, metric, prints, lines, tile=tile)
+    return _network(graph, lines, *profiles)
+
+
+def _network(graph: Graph, lines: np.ndarray, of: np.ndarray, width: np.ndarray) -> Network:
+    """The graph as arrays: nodes and streets from the top left on."""
+    names = list(graph.nodes)
+    xy = np.array([graph.nodes[node] for node in names]).reshape(-1, 2)
+    order = np.lexsort((xy[:, 0], -xy[:, 1]))
+    row = {names[at]: index for index, at in enumerate(order)}
+    streets = list(graph.streets.values())
+    ends = np.array([[row[node] for node in street.ends] for street in streets], np.int64).reshape(-1, 2)
+    first = np.lexsort((np.arange(len(ends)), ends[:, 1], ends[:, 0]))
+    stop = np.searchsorted(of, np.arange(len(streets) + 1))
+    widths = np.array([_shares(width[stop[k] : stop[k + 1]], (0.5, 0.1, 0.9)) for k in first]).reshape(-1, 3)
+    prob = np.array([(_mean(streets[k].prob), *_shares(streets[k].prob, (0.1,))) for k in first]).reshape(-1, 2)
+    return Network(
+        lines=lines[first],
+        width_m=widths[:, 0],
+        width_p10=widths[:, 1],
+        width_p90=widths[:, 2],
+        length_m=shapely.length(lines[first]),
+        prob=prob[:, 0],
+        prob_min10=prob[:, 1],
+        from_node=ends[first, 0],
+        to_node=ends[first, 1],
+        bridged=np.array([streets[k].bridged for k in first], bool),
+        nodes=xy[order],
+        degree=np.bincount(ends.ravel(), minlength=len(xy)),
+    )
+
+
+def _shares(values: np.ndarray, shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Quantiles of what is known, NaN of nothing."""
+    known = values[np.isfinite(values)]
+    return tuple(np.quantile(known, shares)) if len(known) else (np.nan,) * len(shares)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else np.nan

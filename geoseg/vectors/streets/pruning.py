@@ -1,0 +1,109 @@
+"""Pruning: spurs that bumps in the outline leave, junctions that one crossing falls into, and parts too small."""
+
+import heapq
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from geoseg.vectors.streets.graph import Graph, Street
+
+SHARE = 0.9
+"""Of the width of a street: shorter spurs and shorter distances between junctions come from its width alone."""
+
+NARROW = 0.5
+"""Of the width of the street it leaves: a narrower dead end is a drive, unless it is long."""
+NARROW_M = 3.2
+"""A dead end narrower than this is one too."""
+
+
+def prune(graph: Graph, min_spur_m: float) -> None:
+    """Take out dead ends that are too short, the shortest first; what a spur had cut in two becomes one again.
+
+    Args:
+        graph: Changed in place.
+        min_spur_m: Shortest dead end, unless the street that it leaves is wide. 0: whatever is longer than that.
+    """
+    queue = [(street.length, number) for number, street in graph.streets.items()]
+    heapq.heapify(queue)
+    while queue:
+        length, number = heapq.heappop(queue)
+        if number not in graph.streets or length >= _limit(graph, number, min_spur_m):
+            continue
+        ends = graph.streets[number].ends
+        graph.remove(number)
+        for node in ends:
+            joined = graph.join(node)
+            if joined is not None:
+                heapq.heappush(queue, (graph.streets[joined].length, joined))
+    graph.tidy()
+
+
+def _limit(graph: Graph, number: int, min_spur_m: float) -> float:
+    """How long a street has to be: 0 unless it is a dead end that leaves a junction.
+
+    A spur is measured from the side of the street it leaves. One that is much narrower than that street is a drive or a
+    path up to twice the length.
+    """
+    street = graph.streets[number]
+    degrees = [graph.degree(node) for node in street.ends]
+    if min(degrees) != 1 or max(degrees) < 3:
+        return 0
+    street = street if degrees[0] > 1 else street.reversed()
+    radius = float(np.nan_to_num(street.radius[0]))
+    if not min_spur_m:
+        return 2 * SHARE * radius
+    own = _half_width(street, radius)
+    parent = max(_half_width(arm, radius) for other, arm in graph.arms(street.ends[0]) if other != number)
+    narrow = own < NARROW * parent or 2 * own < NARROW_M
+    # What hangs on a bridge alone has to be more than a blob beside the street.
+    return max(radius + min_spur_m * (2 if narrow or street.bridged else 1), 2 * SHARE * radius)
+
+
+def _half_width(street: Street, clear: float) -> float:
+    """Half the median width of a street from so many metres on, or of all of it, if it is shorter."""
+    along = street.along()
+    own = street.radius[along > clear]
+    own = own[np.isfinite(own)] if len(own) > 2 else street.radius[np.isfinite(street.radius)]
+    return float(np.median(own)) if len(own) else 0.0
+
+
+def contract(graph: Graph) -> None:
+    """Make one of junctions that lie closer together than the street is wide, the nearest first; in place."""
+    queue = [(street.length, number) for number, street in graph.streets.items()]
+    heapq.heapify(queue)
+    while queue:
+        length, number = heapq.heappop(queue)
+        street = graph.streets.get(number)
+        if street is None or street.ends[0] == street.ends[1]:
+            continue
+        first, second = street.ends
+        if min(graph.degree(first), graph.degree(second)) < 3:
+            continue
+        widest = np.fmax(street.radius[0], street.radius[-1])
+        if not length < 2 * SHARE * widest:
+            continue
+        weight = np.array([graph.degree(first), graph.degree(second)], float)
+        middle = (weight[0] * graph.nodes[first] + weight[1] * graph.nodes[second]) / weight.sum()
+        graph.remove(number)
+        graph.merge(second, first)
+        graph.move(first, middle)
+        for loop in sorted(set(graph.at(first))):
+            ring = graph.streets[loop]
+            if ring.ends == (first, first) and ring.length < 4 * widest:
+                graph.remove(loop)
+    graph.tidy()
+
+
+def drop_small(graph: Graph, min_part_m: float) -> None:
+    """Take out connected parts whose streets have a smaller length in all; in place."""
+    names = {node: index for index, node in enumerate(graph.nodes)}
+    ends = np.array([[names[node] for node in street.ends] for street in graph.streets.values()], int).reshape(-1, 2)
+    length = np.array([street.length for street in graph.streets.values()])
+    size = (len(names), len(names))
+    _, part = connected_components(coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=size), directed=False)
+    total = np.bincount(part[ends[:, 0]], length, len(names) + 1)
+    for number, small in zip(list(graph.streets), total[part[ends[:, 0]]] < min_part_m, strict=True):
+        if small:
+            graph.remove(number)
+    graph.tidy()

@@ -1,0 +1,111 @@
+"""Widths: across each street, from side to side, where the smoothed scores fall to one half."""
+
+import math
+
+import numpy as np
+import shapely
+from numba import njit
+
+from geoseg.vectors.metric import Metric
+from geoseg.vectors.planes import Planes
+from geoseg.vectors.streets.rules import Footprints
+from geoseg.vectors.streets.surface import LEVEL, scores, smooth
+from geoseg.windows import Window
+
+_APART_M = 3.0
+"""Metres between the profiles across a street."""
+
+
+def measure(
+    planes: Planes, value: int, metric: Metric, prints: Footprints, lines: np.ndarray, *, tile: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Profiles across lines.
+
+    Args:
+        planes: What the lines were made from.
+        value: The class of the streets.
+        metric: Between pixels and metres.
+        prints: Sizes in pixels.
+        lines: (s,) shapely LineString in metres.
+        tile: Side of the tiles of the raster that are looked at in one go; the result does not depend on it.
+
+    Returns:
+        (p,) int64 line of each profile, ascending, and (p,) float64 its width in metres; NaN where the profile does not
+        start on the street, or the street is wider than the rules allow.
+    """
+    at, ahead, of = _stations(lines)
+    if not len(at):
+        return of, np.empty(0)
+    across = np.column_stack([-ahead[:, 1], ahead[:, 0]])
+    here = metric.to_pixels(at)
+    # One metre to the left, in pixels: profiles are straight on the ground, and short.
+    left = (metric.to_pixels(at + across) - metric.to_pixels(at - across)) / 2
+    most = max(half * metres for half, metres in zip(prints.core, prints.scale, strict=True)) * 1.5
+    halo = math.ceil(most / min(prints.scale)) + prints.blur_halo + 2
+    width = np.full(len(at), np.nan)
+    lattice = np.floor(here / tile).astype(np.int64)
+    order = np.lexsort((lattice[:, 0], lattice[:, 1]))
+    changes = np.flatnonzero(np.any(np.diff(lattice[order], axis=0) != 0, axis=1)) + 1
+    for group in np.split(order, changes):
+        low, high = np.floor(here[group].min(axis=0)).astype(int), np.ceil(here[group].max(axis=0)).astype(int)
+        box = Window(row=low[1], col=low[0], height=max(1, high[1] - low[1]), width=max(1, high[0] - low[0]))
+        window = box.expand(halo).intersection(planes.grid.window)
+        if window is None:
+            continue
+        plane = smooth(scores(planes, window, value)[0], prints)
+        start = here[group] - (window.col + 0.5, window.row + 0.5)
+        width[group] = _reach(plane, start, left[group], most) + _reach(plane, start, -left[group], most)
+    return of, width
+
+
+def _stations(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points along lines, (p, 2) metres, the (p, 2) unit vectors along them there, and the (p,) lines they are on."""
+    length = shapely.length(lines)
+    count = np.maximum(1, np.round(length / _APART_M)).astype(np.int64)
+    of = np.repeat(np.arange(len(lines)), count)
+    place = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
+    far = (place + 0.5) / count[of] * length[of]
+    near = [
+        shapely.get_coordinates(shapely.line_interpolate_point(lines[of], np.clip(far + step, 0, length[of])))
+        for step in (-0.5, 0.0, 0.5)
+    ]
+    ahead = near[2] - near[0]
+    size = np.hypot(*ahead.T)
+    good = size > 0
+    return near[1][good], ahead[good] / size[good, None], of[good]
+
+
+@njit(cache=True, nogil=True)
+def _reach(plane: np.ndarray, start: np.ndarray, step: np.ndarray, most: float) -> np.ndarray:
+    """(n,) float64 metres along straight lines to where a plane falls to half; NaN if it starts lower or never does.
+
+    Args:
+        plane: (h, w) uint16, 64 times the score; its side ends a line too.
+        start: (n, 2) column and row in the plane, whole at the centres of pixels.
+        step: (n, 2) of one metre.
+        most: Metres to look.
+    """
+    height, width = plane.shape
+    level = 64.0 * LEVEL
+    out = np.full(len(start), np.nan)
+    for k in range(len(start)):
+        stride = 0.5 / max(abs(step[k, 0]), abs(step[k, 1]))
+        last, far = 0.0, 0.0
+        while far <= most:
+            x, y = start[k, 0] + far * step[k, 0], start[k, 1] + far * step[k, 1]
+            if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+                break
+            x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
+            col, row = min(int(x), max(width - 2, 0)), min(int(y), max(height - 2, 0))
+            u, v = x - col, y - row
+            right, below = min(col + 1, width - 1), min(row + 1, height - 1)
+            found = (1 - v) * ((1 - u) * plane[row, col] + u * plane[row, right]) + v * (
+                (1 - u) * plane[below, col] + u * plane[below, right]
+            )
+            if found <= level:
+                if far > 0:
+                    out[k] = far - stride * (level - found) / (last - found)
+                break
+            last = found
+            far += stride
+    return out

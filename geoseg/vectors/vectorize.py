@@ -1,0 +1,178 @@
+"""From a class raster to vector layers: the whole way, all files or none."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geoseg.errors import SceneError, UsageError, nearest
+from geoseg.grid import Grid
+from geoseg.outputs import Outputs
+from geoseg.scene import Scene
+from geoseg.targets import labelled_area
+from geoseg.vectors.classes import read_classes
+from geoseg.vectors.features import Feature, Outliner, layer_names
+from geoseg.vectors.formats import VectorFiles, vector_files, write_vectors
+from geoseg.vectors.kinds import kinds_of
+from geoseg.vectors.limited import LimitedPlanes
+from geoseg.vectors.metric import Metric
+from geoseg.vectors.options import OutlineOptions
+from geoseg.vectors.planes import Planes, RasterPlanes
+
+log = logging.getLogger(__name__)
+
+DEFAULTS = OutlineOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What was written."""
+
+    paths: tuple[Path, ...]
+    """The files of the layers: one, but for formats that hold a single layer."""
+    features: dict[str, int]
+    """Features by layer."""
+
+    @property
+    def path(self) -> Path:
+        """The first of the files, or the only one."""
+        return self.paths[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        named = {"vectors" if len(self.paths) == 1 else path.stem: str(path) for path in self.paths}
+        return {"paths": named, "features": self.features}
+
+
+def vectorize_raster(
+    raster: str | Path,
+    output: str | Path | None = None,
+    *,
+    probabilities: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    options: OutlineOptions = DEFAULTS,
+    overwrite: bool = False,
+) -> Vectors:
+    """Outline the classes of a class raster, of geoseg or of another program.
+
+    Buildings get straight walls; roads surfaces and centrelines that form a network; other classes share their borders.
+    Memory is that of the outlines and of some rows.
+
+    Args:
+        raster: GeoTIFF of one uint8 band.
+        output: File to write, in the format of its ending; by default `<raster>.gpkg` in the working directory.
+        probabilities: GeoTIFF of the same run with a uint8 band for each class; outlines follow it finer than pixels.
+        classes: Names of the classes to outline; by default all but value 0.
+        options: How.
+        overwrite: Replace outputs that exist, when the new ones are complete.
+
+    Raises:
+        UsageError: If a class or kind is not there, an output exists, the ending is unknown, or `min_area_m2` or
+            `min_hole_m2` is given where nothing tells the size of a pixel.
+        SceneError: If a raster cannot be read or is of another kind.
+        LabelsError: If the area of interest cannot be read, or lies elsewhere.
+        OutputError: If an output cannot be written.
+    """
+    raster = Path(raster)
+    output = Path(output or f"{raster.stem}.gpkg")
+    known = _classes(raster, options)
+    chosen = _choose(raster, known, classes)
+    names = {value: name for value, (name, _) in known.items()}
+    with RasterPlanes(raster, names, probabilities) as planes:
+        run = Outlining({value: names[value] for value in chosen}, dict(known.values()), options)
+        run.check(planes.grid)
+        files = vector_files(output, run.layers, crs=planes.grid.crs)
+        read = [path for path in (raster, probabilities, options.aoi) if path]
+        with Outputs(files.paths, inputs=read, overwrite=overwrite) as outputs:
+            features = write_features(files, run.outline(planes), outputs)
+            outputs.commit()
+    return Vectors(tuple(dict.fromkeys(files.layers.values())), features)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlining:
+    """Classes that are to become layers."""
+
+    chosen: Mapping[int, str]
+    """Classes by pixel value."""
+    colors: Mapping[str, str]
+    """"#rrggbb" by class."""
+    options: OutlineOptions = DEFAULTS
+    """How."""
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Kind by class.
+
+        Raises:
+            UsageError: If the options name another class, or no kind.
+        """
+        return kinds_of(list(self.chosen.values()), self.options.kinds)
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of all layers."""
+        kinds = self.kinds
+        return [
+            layer for name in self.chosen.values() for layer in layer_names(name, kinds[name], raw=self.options.raw)
+        ]
+
+    def check(self, grid: Grid) -> None:
+        """Refuse what cannot be done, before a pixel is read.
+
+        Raises:
+            UsageError: If areas are given where nothing tells the size of a pixel.
+            LabelsError: If the area of interest cannot be read, or lies elsewhere.
+        """
+        given = [name for name in ("min_area_m2", "min_hole_m2") if getattr(self.options, name)]
+        if given and Metric(grid, self.options.gsd).unit != "m":
+            raise UsageError(
+                f"{given[0]}={getattr(self.options, given[0]):g} means nothing without a CRS. Expected the size of a "
+                "pixel: give --gsd METRES."
+            )
+        if self.options.aoi:
+            labelled_area(self.options.aoi, grid)
+
+    def outline(self, planes: Planes) -> dict[str, Feature]:
+        """All layers by name."""
+        if self.options.aoi:
+            planes = LimitedPlanes(planes, labelled_area(self.options.aoi, planes.grid))
+        outliner = Outliner(planes, Metric(planes.grid, self.options.gsd), self.options)
+        return outliner.outline(self.chosen, self.kinds, self.colors)
+
+
+def write_features(files: VectorFiles, features: Mapping[str, Feature], outputs: Outputs) -> dict[str, int]:
+    """Write layers under temporary names, see `write_vectors`; returns features by layer."""
+    styles = {layer: feature.style for layer, feature in features.items()}
+    return write_vectors(files, {layer: feature.frame for layer, feature in features.items()}, outputs, styles=styles)
+
+
+def _classes(raster: Path, options: OutlineOptions) -> dict[int, tuple[str, str]]:
+    """The raster's classes by pixel value. What its georeference means for the outcome is said in the log."""
+    with Scene.open(raster) as scene:
+        gsd = options.gsd
+        if scene.grid.crs is None and scene.grid.transform.is_identity:
+            log.warning("%s has no georeference: shapes are in pixels (column, row).", raster)
+        if gsd is not None and scene.grid.gsd is not None:
+            log.warning(
+                "--gsd %g is not used: %s has a CRS, by which a pixel is %.3g m wide.", gsd, raster, scene.grid.gsd
+            )
+        names = scene.class_names
+    return read_classes(raster, names)
+
+
+def _choose(raster: Path, classes: Mapping[int, tuple[str, str]], wanted: Sequence[str] | None) -> list[int]:
+    """The values to outline, in the raster's order: those wanted, or all but value 0."""
+    if wanted is None:
+        chosen = [value for value in classes if value]
+        if not chosen:
+            raise SceneError(f"{raster} holds nothing but background. Expected a class to outline.")
+        return chosen
+    known = [name for name, _ in classes.values()]
+    for name in wanted:
+        if name not in known:
+            raise UsageError(
+                f"class={name!r} is not in {raster}.{nearest(name, known)} Expected some of {', '.join(known)}."
+            )
+    return [value for value, (name, _) in classes.items() if name in wanted]

@@ -1,0 +1,142 @@
+"""Buildings with straight walls: every outline fitted, checked against the raw one, and settled with its neighbours."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import shapely
+
+from geoseg.vectors.metric import Metric
+from geoseg.vectors.patches import Patches
+from geoseg.vectors.walls.building import NOTHING, ROOM, fit_buildings
+from geoseg.vectors.walls.direction import leanings, votes
+from geoseg.vectors.walls.frames import Frames
+from geoseg.vectors.walls.neighbours import borders, settle
+from geoseg.vectors.walls.outlines import polygons, ring_areas
+from geoseg.vectors.walls.ring import Tuning
+
+Angles = Literal["ortho", "ortho45", "any"]
+"""Right angles; diagonals too; and walls of any direction where the outline insists."""
+METHODS = ("walls", "circle", "rectangle", "simplified", "raw")
+"""How an outline was found. The first three are the kinds of `fit_buildings`."""
+SIMPLIFIED, RAW = 3, 4
+REACH_M = 60.0
+"""How far away neighbours are asked for their direction."""
+LEAST_IOU = 0.75
+"""A fit that shares less with the raw outline is no fit of it."""
+TUNING = Tuning()
+_VERTICES = 1 << 20  # in one batch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footprints:
+    """Outlines of buildings, one for each patch, in the same order."""
+
+    shapes: np.ndarray
+    """(p,) shapely Polygon in metres, valid; no two overlap."""
+    method: np.ndarray
+    """(p,) uint8 index into `METHODS`."""
+    angle: np.ndarray
+    """(p,) float64 degrees anticlockwise from east, 0 to 90: most walls run along or across."""
+
+
+def fit_walls(
+    patches: Patches,
+    metric: Metric,
+    *,
+    angles: Angles = "any",
+    min_wall_m: float = 1.5,
+    min_hole_m2: float = 4.0,
+    tuning: Tuning = TUNING,
+) -> Footprints:
+    """Give buildings straight walls, right angles and sharp corners, as far as their outlines agree.
+
+    An outline is cut into walls so that their number and the distance of its vertices to them are least together. What
+    a circle describes better becomes one; what is too small to have walls becomes a rectangle in the direction of its
+    neighbours. A fit that is invalid, or less like the raw outline than an IoU of 0.75, gives way to the outline
+    simplified by two pixels; `method` tells. Then walls that neighbours share become one line, and what still overlaps is
+    cut off. A building's fit depends on itself and on the directions round it only, never on batches.
+
+    Args:
+        patches: Sub-pixel outlines of buildings.
+        metric: Of their raster.
+        angles: Which walls there may be.
+        min_wall_m: Shorter walls are not made, nor those under three pixels.
+        min_hole_m2: Smaller holes are filled.
+        tuning: What is weighed against what.
+    """
+    if not len(patches):
+        return Footprints(np.empty(0, dtype=object), np.empty(0, np.uint8), np.empty(0))
+    frames = Frames.of(patches, metric)
+    tuning = _asked(tuning, angles, min_wall_m / metric.gsd)
+    own = np.concatenate(
+        [votes(there.inward(part), part.ring_offsets, part.patch_offsets) for part, there, _ in _batches(patches, frames)]
+    )
+    around = leanings(own, frames.origin, REACH_M)
+    fits = [
+        _fit(part, there, own[here], around[here], min_hole_m2, tuning)
+        for part, there, here in _batches(patches, frames)
+    ]
+    shapes, method, angle = (np.concatenate(column) for column in zip(*fits, strict=True))
+    return Footprints(settle(shapes, angle, borders(patches, frames), metric.gsd), method, angle)
+
+
+def _asked(tuning: Tuning, angles: Angles, shortest: float) -> Tuning:
+    return tuning._replace(
+        diagonal=np.inf if angles == "ortho" else tuning.diagonal,
+        free=tuning.free if angles == "any" else np.inf,
+        shortest=max(shortest, tuning.shortest),
+    )
+
+
+def _batches(patches: Patches, frames: Frames) -> Iterator[tuple[Patches, Frames, slice]]:
+    start = 0
+    for part in patches.batches(_VERTICES):
+        here = slice(start, start + len(part))
+        yield part, frames.slice(here.start, here.stop), here
+        start = here.stop
+
+
+def _fit(
+    patches: Patches, frames: Frames, own: np.ndarray, around: np.ndarray, min_hole_m2: float, tuning: Tuning
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shapes, methods and angles of a batch."""
+    xy, rings, first = frames.inward(patches), patches.ring_offsets, patches.patch_offsets[:-1]
+    corners, counts, kinds, directions = fit_buildings(
+        xy, rings, patches.patch_offsets, *_leaning(own, around, tuning), tuning
+    )
+    kept = ring_areas(xy, rings) * frames.gsd**2 >= min_hole_m2
+    kept[first] = True
+    lost = np.bitwise_or.reduceat(kept & (kinds == NOTHING), first)
+    counts = np.where(kept & ~np.repeat(lost, np.diff(patches.patch_offsets)), counts, 0)
+    used = np.arange(ROOM) < counts[:, None]
+    placed = frames.outward(corners[used], np.repeat(patches.ring_patch, counts))
+    shapes = polygons(placed, np.cumsum(counts) - counts, counts, patches.patch_offsets)
+    placed = frames.outward(xy, np.repeat(patches.ring_patch, np.diff(rings)))
+    raw = polygons(placed, rings[:-1], np.where(kept, np.diff(rings), 0), patches.patch_offsets)
+    method = _guarded(shapes, raw, kinds[first].astype(np.uint8), frames.gsd)
+    return shapes, method, np.degrees(directions) % 90
+
+
+def _leaning(own: np.ndarray, around: np.ndarray, tuning: Tuning) -> tuple[np.ndarray, np.ndarray]:
+    """Directions to start from, and what neighbours want of them as `straighten` takes it."""
+    directions = np.angle(own + tuning.lean * around) / 4
+    off = (np.angle(around) - 4 * directions) / 4
+    off -= np.round(off / (np.pi / 2)) * (np.pi / 2)
+    weight = tuning.lean / tuning.sigma**2 * np.abs(around) ** 2
+    return directions, np.stack([weight * np.cos(2 * off), weight * np.sin(2 * off)], axis=1)
+
+
+def _guarded(shapes: np.ndarray, raw: np.ndarray, method: np.ndarray, gsd: float) -> np.ndarray:
+    """Put the simplified outline, or the raw one, in the place of shapes that are none or not like it; the methods."""
+    wrong = ~shapely.is_valid(shapes) | shapely.is_empty(shapes)
+    fine = np.flatnonzero(~wrong)
+    common = shapely.area(shapely.intersection(shapes[fine], raw[fine]))
+    either = shapely.area(shapes[fine]) + shapely.area(raw[fine]) - common
+    wrong[fine[common < LEAST_IOU * either]] = True
+    shapes[wrong] = shapely.simplify(raw[wrong], 2 * gsd)
+    method[wrong] = SIMPLIFIED
+    broken = ~shapely.is_valid(shapes) | shapely.is_empty(shapes)
+    shapes[broken], method[broken] = raw[broken], RAW
+    return method
