@@ -22,11 +22,11 @@ WELD = 0.6
 def join_streets(streets: Streets, rng: np.random.Generator) -> Streets:
     """Junctions within each other become one, ends in or beside another street's surface junctions with it.
 
-    One side street in twenty-five ends blind, far from everything.
+    One side street in ten ends blind, far from everything.
     """
     found = _without_doubles(_welded(_joined(_welded(streets))))
     length = shapely.length(found.lines)
-    blind = (rng.random(len(length)) < 0.04) & ~found.main & (length > 70)
+    blind = (rng.random(len(length)) < 0.1) & ~found.main & (length > 70)
     found.lines[blind] = [substring(line, 0, 0.6, normalized=True) for line in found.lines[blind]]
     return found
 

@@ -115,6 +115,12 @@ def test_classes_come_from_a_field(scene, tmp_path):
     assert train.known == (0, 1, 2)
 
 
+def test_a_raster_of_values_is_no_raster_of_classes(scene, tmp_path):
+    path = write_raster(tmp_path / "heights.tif", np.zeros((1, 67, 101), np.float32))
+    with pytest.raises(LabelsError, match=r"one band of float32\. .* Values are learnt by a head of regression"):
+        load(scene | {"labels": str(path)})
+
+
 def test_a_label_raster_serves_a_scene_too(scene, tmp_path):
     labels = np.zeros((1, 67, 101), np.uint8)
     labels[:, 5:9, 5:9] = 7

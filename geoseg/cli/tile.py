@@ -34,9 +34,9 @@ def _values(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> di
     """0=background,255=building as a dictionary."""
     found: dict[int, str] = {}
     for entry in ",".join(texts).split(",") if texts else ():
-        value, _, name = (part.strip() for part in entry.partition("="))
+        value, equals, name = (part.strip() for part in entry.partition("="))
         is_value = value.removeprefix("-").isdecimal() and int(value) not in found
-        if not is_value or not name or set(name) & set("=;"):
+        if not (equals and name and is_value) or set(name) & set("=;"):
             raise click.BadParameter(f"{entry!r}: expected VALUE=CLASS for each value once: 0=background,255=building.")
         found[int(value)] = name
     return found

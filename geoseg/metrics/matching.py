@@ -112,8 +112,8 @@ def match(
         predicted_inside: (P,) bool, False where the border of the labelled area cuts the polygon; None: nowhere.
         reference_inside: (R,) bool, the same.
 
-    Source: Van Etten et al. 2018, arXiv:1807.01232, the metric of building footprints (IoU of 0.5 or more, one to one); Lin et al. 2014,
-    arXiv:1405.0312, and its evaluation code (objects to ignore).
+    Source: Van Etten et al. 2018, arXiv:1807.01232, the metric of building footprints (IoU of 0.5 or more, one to one);
+    Lin et al. 2014, arXiv:1405.0312, and its evaluation code (objects to ignore).
     """
     inside_p = np.ones(len(pairs.predicted_m2), bool) if predicted_inside is None else predicted_inside
     inside_r = np.ones(len(pairs.reference_m2), bool) if reference_inside is None else reference_inside

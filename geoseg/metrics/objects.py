@@ -18,7 +18,8 @@ class ObjectScores:
     An object is found when a predicted polygon and one of the reference, each in one pair at most, have an IoU of 0.5
     or more. Figures of outlines are means over the objects found. Those that the border of the labelled area cuts are
     left out of all but the areas.
-    Source: Van Etten et al. 2018, arXiv:1807.01232, the metric of building footprints; of each figure, in `geoseg.metrics.boundary`.
+    Source: Van Etten et al. 2018, arXiv:1807.01232, the metric of building footprints; of the figures of outlines, see
+    `geoseg.metrics.boundary`.
     """
 
     predicted: int

@@ -24,8 +24,8 @@ _ROWS = 512  # of a strip
 _PASSES = 8
 """Small patches among small ones are replaced from outside in; what is left after so many layers stays."""
 
-Step = Callable[[Planes, Window], np.ndarray]
-"""Of planes and a strip: the strip's new labels."""
+Step = Callable[[Planes, Window], tuple[np.ndarray, int]]
+"""Of planes and a strip: the strip's new labels, and how much of it waits for the step to be repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +59,16 @@ class CleanPlanes:
         self.grid: Grid = planes.grid
         self.classes: Mapping[int, str] = planes.classes
         self.source = planes.source
-        self.changed = 0
+        self.waiting = 0
         self._last: tuple[int, np.ndarray] | None = None
         self._strips: list[bytes] = []
         compressor = zstandard.ZstdCompressor(level=1)
         for row in range(0, self.grid.height, self.step):
             height = min(self.step, self.grid.height - row)
             window = Window(row=row, col=0, height=height, width=self.grid.width)
-            found = step(planes, window)
-            self.changed += int(np.count_nonzero(found != planes.labels(window)))
-            self._strips.append(compressor.compress(np.ascontiguousarray(found)))
+            found, waiting = step(planes, window)
+            self.waiting += waiting
+            self._strips.append(compressor.compress(found.tobytes()))
 
     def labels(self, window: Window) -> np.ndarray:
         """(h, w) uint8 class values; 255 without data."""
@@ -113,15 +113,16 @@ def clean(planes: Planes, values: Collection[int], cleaning: Cleaning) -> Planes
     chosen[list(values)] = True
     chosen[NODATA] = False
     if cleaning.majority:
-        planes = CleanPlanes(planes, lambda before, strip: _majority(before, strip, cleaning.majority))
+        planes = CleanPlanes(planes, lambda old, strip: _majority(old, strip, cleaning.majority))
     if cleaning.opening:
-        planes = CleanPlanes(planes, lambda before, strip: _opened(before, strip, chosen, cleaning.opening))
-    for pixels, holes in ((cleaning.min_pixels, False), (cleaning.fill_pixels, True)):
-        for _ in range(_PASSES if pixels > 1 else 0):
-            cleaned = CleanPlanes(planes, lambda before, strip: _without_small(before, strip, chosen, pixels, holes))  # noqa: B023
-            if not cleaned.changed:
-                break
-            planes = cleaned
+        planes = CleanPlanes(planes, lambda old, strip: _opened(old, strip, chosen, cleaning.opening))
+    before, waiting = 0, -int(cleaning.min_pixels > 1)
+    for _ in range(_PASSES):
+        if waiting and waiting != before:
+            cleaned = CleanPlanes(planes, lambda old, strip: _without(old, strip, chosen, cleaning.min_pixels, False))
+            planes, before, waiting = cleaned, waiting, cleaned.waiting
+    if cleaning.fill_pixels > 1:
+        planes = CleanPlanes(planes, lambda old, strip: _without(old, strip, chosen, cleaning.fill_pixels, True))
     return planes
 
 
@@ -131,50 +132,53 @@ def _surroundings(planes: Planes, strip: Window, rows: int) -> tuple[np.ndarray,
     return planes.labels(Window(row=top, col=0, height=bottom - top, width=strip.width)), strip.row - top
 
 
-def _without_small(planes: Planes, strip: Window, chosen: np.ndarray, pixels: int, holes: bool) -> np.ndarray:
+def _without(planes: Planes, strip: Window, chosen: np.ndarray, pixels: int, holes: bool) -> tuple[np.ndarray, int]:
     """Look far enough to see small patches as a whole; that is not far, unless one is a long thread."""
     rows = 16 + 4 * int(np.sqrt(pixels))
     while True:
         labels, first = _surroundings(planes, strip, rows)
         above, below = strip.row - first > 0, strip.row - first + len(labels) < planes.grid.height
-        found, decided = replace_small(labels, chosen, pixels, holes, above, below, first, first + strip.height)
+        found, waiting, decided = replace_small(
+            labels, chosen, pixels, holes, above, below, first, first + strip.height
+        )
         if decided:
-            return found
+            return found, waiting
         rows *= 2
 
 
-def _majority(planes: Planes, strip: Window, radius: int) -> np.ndarray:
+def _majority(planes: Planes, strip: Window, radius: int) -> tuple[np.ndarray, int]:
     labels, first = _surroundings(planes, strip, radius)
     value, most, own = _most_common(labels, labels != NODATA, radius)
     found = np.where((own < most) & (labels != NODATA), value, labels)
-    return found[first : first + strip.height]
+    return found[first : first + strip.height], 0
 
 
-def _opened(planes: Planes, strip: Window, chosen: np.ndarray, radius: int) -> np.ndarray:
+def _opened(planes: Planes, strip: Window, chosen: np.ndarray, radius: int) -> tuple[np.ndarray, int]:
     """As if what lies at the raster's edge went on beyond it."""
     labels, first = _surroundings(planes, strip, 3 * radius + 2)
     across = np.arange(-radius, radius + 1) ** 2
     disc = across[:, None] + across <= radius * (radius + 0.5)  # without single pixels sticking out
     thin = np.zeros(labels.shape, np.bool_)
-    for value in np.flatnonzero(chosen):
-        mask = labels == value
+    for label in np.flatnonzero(chosen):
+        mask = labels == label
         if mask.any():
             wide = ndimage.binary_opening(np.pad(mask, 2 * radius, mode="edge"), disc)
             thin |= mask & ~wide[2 * radius : -2 * radius, 2 * radius : -2 * radius]
     value, most, _ = _most_common(labels, ~thin & (labels != NODATA), radius + 1)
-    return np.where(thin & (most > 0), value, labels)[first : first + strip.height]
+    return np.where(thin & (most > 0), value, labels)[first : first + strip.height], 0
 
 
 def _most_common(labels: np.ndarray, counted: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the pixels counted in the square round each: the most common label, how many have it, and its own."""
-    value, most, own = labels.copy(), np.zeros(labels.shape, np.int32), np.zeros(labels.shape, np.int32)
+    value, own = labels.copy(), np.zeros(labels.shape, np.int32)
+    most: np.ndarray = np.zeros(labels.shape, np.int32)
     ones = np.ones(2 * radius + 1, np.int32)
-    for label in np.flatnonzero(np.bincount(labels[counted], minlength=256)):
+    for label in np.flatnonzero(np.bincount(labels[counted], minlength=256)).tolist():
         here = (labels == label) & counted
         count = here.astype(np.int32)
         for axis in range(2):
             count = ndimage.convolve1d(count, ones, axis=axis, mode="constant")
         own[here] = count[here]
         value[count > most] = label
-        np.maximum(most, count, out=most)
+        most = np.maximum(most, count)
     return value, most, own

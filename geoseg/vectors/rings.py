@@ -231,11 +231,11 @@ def harvest(nodes, closed, state, runs, min_pixels):  # type: ignore[no-untyped-
     rings, at = np.empty((room // 4 + 1, 3), np.int32), np.zeros(2, np.int64)  # at: vertices and rings so far
     stack = np.empty((room, 4), np.int32)
     for index in range(state[CLOSED]):
-        first, label = np.int64(closed[index, 0]), root_of(runs, np.int64(closed[index, 1]))
+        first, label = int(closed[index, 0]), root_of(runs, np.int64(closed[index, 1]))
         small = runs[label, PIXELS] < min_pixels
         node, height = first, 0
         while True:
-            twin = np.int64(nodes[node, TWIN])
+            twin = int(nodes[node, TWIN])
             stack[height, 0], stack[height, 1] = nodes[node, X], nodes[node, Y]
             stack[height, 2], stack[height, 3] = nodes[node, MARK], twin
             height += 1
@@ -244,7 +244,7 @@ def harvest(nodes, closed, state, runs, min_pixels):  # type: ignore[no-untyped-
             elif twin < -1 and -1 - twin <= height and stack[-2 - twin, 3] == node:  # so it was seen in this ring
                 _take(stack, -1 - twin, height, label, small, points, marks, rings, at)
                 height = -1 - twin
-            following = np.int64(nodes[node, AFTER])
+            following = int(nodes[node, AFTER])
             nodes[node, AFTER] = state[FREE]
             state[FREE] = node
             state[FREED] += 1

@@ -67,9 +67,9 @@ def trace_rows(  # type: ignore[no-untyped-def]
         row, line = how[2] + how[3] - 1, how[3]
         if len(nodes) - state[USED] + state[FREED] < 12 * (width + 1) or len(closed) - state[CLOSED] < 2 * (width + 1):
             return
-        if len(runs) - given[LABELS] < width // 2 + 1:
+        if len(runs) - given[LABELS] < width + 1:
             return
-        if planes.shape[2] > 0 and given[VACANT] < width // 2 + 1:
+        if planes.shape[2] > 0 and given[VACANT] < width + 1:
             settle(runs, chances, histograms, given, row)
         _trace_row(
             how[0] > 0,

@@ -1,4 +1,4 @@
-"""Small patches of a class raster, found by filling them: what they are to become is decided by what lies round them."""
+"""Small patches of a class raster, found by filling them: what they become is decided by what lies round them."""
 
 import numpy as np
 from numba import njit
@@ -27,7 +27,8 @@ def replace_small(labels, chosen, pixels, holes, above, below, start, stop):  # 
         stop: One past the last.
 
     Returns:
-        (stop - start, width) uint8, and whether the rows above and below are enough to decide it.
+        (stop - start, width) uint8; how many small patches wait for those round them; whether the rows above and below
+        are enough to decide all this.
     """
     height, width = labels.shape
     seen = np.zeros(labels.shape, np.uint8)
@@ -36,26 +37,27 @@ def replace_small(labels, chosen, pixels, holes, above, below, start, stop):  # 
         for col in range(width):
             label = labels[row, col]
             if seen[row, col] == _UNSEEN and label != NODATA:
-                if holes or chosen[label]:
-                    _size(labels, seen, queue, pixels, row, col, above, below)
-                else:
+                left = col > 0 and labels[row, col - 1] == label and seen[row, col - 1] == _LARGE
+                if left or not (holes or chosen[label]):
                     seen[row, col] = _LARGE
-    found, votes = labels[start:stop].copy(), np.zeros(256, np.int64)
+                else:
+                    _size(labels, seen, queue, pixels, row, col, above, below)
+    found, votes, waiting = labels[start:stop].copy(), np.zeros(256, np.int64), 0
     for row in range(start, stop):
         for col in range(width):
             if seen[row, col] == _CUT:
-                return found, False
+                return found, 0, False
             if seen[row, col] == _SMALL:
                 count, decided = _vote(labels, seen, queue, votes, row, col, holes)
                 if not decided:
-                    return found, False
+                    return found, 0, False
                 best = np.argmax(votes)
-                enclosed = holes and votes[best] == votes.sum() and votes[best] > 0 and chosen[best] and count > 0
-                if (votes[best] > 0 and not holes) or enclosed:
+                waiting += votes[best] == 0
+                if votes[best] > 0 and (not holes or (count > 0 and chosen[best] and votes[best] == votes.sum())):
                     for index in range(abs(count)):
                         if start <= queue[index, 0] < stop:
                             found[queue[index, 0] - start, queue[index, 1]] = best
-    return found, True
+    return found, waiting, True
 
 
 @njit(cache=True, nogil=True)

@@ -51,8 +51,8 @@ class Sweep:
         self._nodes = np.empty((_FIRST + 12 * (width + 1), 6), np.int32)
         self._closed = np.empty((_FIRST + 2 * (width + 1), 2), np.int32)
         self._state = np.array([-1, 0, 0, 0])
-        self._runs, self._chances = np.empty((_FIRST + width, 9), np.int64), np.empty((_FIRST + width, 2))
-        slots = width + 4 if known else 0
+        self._runs, self._chances = np.empty((_FIRST + 2 * width, 9), np.int64), np.empty((_FIRST + 2 * width, 2))
+        slots = 2 * (width + 1) if known else 0  # of the patches of two rows
         self._histograms, self._given = np.zeros((slots, 257), np.int64), np.zeros(STACK + slots, np.int64)
         self._given[VACANT], self._given[STACK:] = slots, np.arange(slots - 1, -1, -1)
         self._found: list[Part] = []
@@ -114,7 +114,7 @@ class Sweep:
         capacity = len(self._nodes)
         if capacity - self._state[USED] + self._state[FREED] < max(12 * (width + 1), capacity // 4):
             self._nodes = _longer(self._nodes, capacity + capacity // 2)
-        if len(self._runs) - self._given[LABELS] < width // 2 + 1:
+        if len(self._runs) - self._given[LABELS] < width + 1:
             self._compact(row)
             if self._given[LABELS] > len(self._runs) // 2:
                 self._runs = _longer(self._runs, 2 * len(self._runs))

@@ -15,7 +15,7 @@ from geoseg.vectors.patches import Patches, trace
 from geoseg.vectors.planes import Planes
 from geoseg.windows import Window
 
-SURE = 0.86
+SURE = 0.9
 """Probability from which on pixels are the core of a building."""
 LEAST_CORE_M2 = 5.0
 """A smaller core is a bright spot."""
@@ -48,7 +48,7 @@ class SplitPlanes:
     def classes(self) -> Mapping[int, str]:
         """All classes by pixel value, the borrowed values too."""
         known = dict(self.planes.classes)
-        return known | {value: known[self.values[0]] for value in self.values}
+        return known | dict.fromkeys(self.values, known[self.values[0]])
 
     @property
     def source(self) -> str:
@@ -134,14 +134,11 @@ def split_touching(planes: Planes, value: int, patches: Patches, *, gsd: float, 
             changed = colors[pieces[rows, cols]]
             other = changed != value
             found.append((rows[other] + top, cols[other] + left, changed[other]))
-    rows, cols, changed = (np.concatenate(part) for part in zip(*found, strict=True)) if found else ([], [], [])
+    none: np.ndarray = np.empty(0, np.int64)
+    rows, cols, changed = (np.concatenate([none, *part]) for part in zip(*found, strict=True)) if found else [none] * 3
     order = np.lexsort((cols, rows))
     return SplitPlanes(
-        planes,
-        values,
-        np.asarray(rows, np.int32)[order],
-        np.asarray(cols, np.int32)[order],
-        np.asarray(changed, np.uint8)[order],
+        planes, values, rows[order].astype(np.int32), cols[order].astype(np.int32), changed[order].astype(np.uint8)
     )
 
 
@@ -242,7 +239,7 @@ def _grown(cores: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 def _colored(pieces: np.ndarray, count: int, colors: int) -> np.ndarray:
     """(count + 1,) int: a colour for each piece, so that neighbours differ as far as there are enough."""
-    pairs = []
+    pairs: list[list[np.ndarray]] = []
     for one, two in ((pieces[1:], pieces[:-1]), (pieces[:, 1:], pieces[:, :-1])):
         beside = (one != two) & (one > 0) & (two > 0)
         pairs += [one[beside], two[beside]], [two[beside], one[beside]]

@@ -11,9 +11,11 @@ import shapely
 from rasterio import features
 from skimage.morphology import skeletonize
 
-from geoseg.vectors.metric import Metric
 from geoseg.vectors.patches import trace
 from geoseg.vectors.planes import ArrayPlanes
+from geoseg.vectors.streets import find_streets
+from geoseg.vectors.touching import trace_apart
+from geoseg.vectors.walls.fit import fit_walls
 from tests.city import City
 
 BUILDING, ROAD = 1, 2
@@ -87,20 +89,9 @@ def traced(city: City) -> np.ndarray:
 
 def walls(city: City) -> np.ndarray:
     """geoseg: touching buildings told apart, outlines traced, walls fitted."""
-    from geoseg.vectors.walls import fit_walls
-
-    planes = _apart(city.planes, city.metric)
-    least = int(LEAST_M2 / city.metric.gsd**2)
-    patches = trace(planes, [BUILDING], subpixel=True, min_pixels=least)
-    return fit_walls(patches, city.metric).shapes
-
-
-def _apart(planes: ArrayPlanes, metric: Metric) -> object:
-    try:
-        touching = import_module("geoseg.vectors.touching")
-    except ImportError:
-        return planes
-    return touching.split(planes, BUILDING, metric)
+    least = int(0.5 * LEAST_M2 / city.metric.gsd**2)
+    patches = trace_apart(city.planes, BUILDING, gsd=city.metric.gsd, min_pixels=least)
+    return _large(fit_walls(patches, city.metric).shapes)
 
 
 def without_probabilities(city: City) -> City:
@@ -126,8 +117,6 @@ def skeleton(city: City) -> Streets:
 
 def streets(city: City) -> Streets:
     """geoseg."""
-    from geoseg.vectors.streets import find_streets
-
     network = find_streets(city.planes, ROAD, city.metric)
     return Streets(network.lines, network.width_m)
 

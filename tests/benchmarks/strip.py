@@ -34,6 +34,7 @@ def draw_strip(city: City, path: Path, at: tuple[float, float] | None = None) ->
     (left, top), (right, foot) = np.clip(np.round(corners).astype(int), 0, min(city.planes.grid.shape))
     seen = city.planes.probabilities[:, top:foot, left:right] / 254
     picture = 1 - 0.55 * seen[1][..., None] * (0, 0.7, 1) - 0.55 * seen[2][..., None] * (1, 0.6, 0.2)
+    picture[seen[0] > 1] = 0.85  # no data
     titles = ("what the network gives, and the truth", "raw outlines, skeletonize + sknw", "geoseg: walls and streets")
     found: list[tuple[np.ndarray, np.ndarray]] = [(city.buildings, city.roads)]
     try:

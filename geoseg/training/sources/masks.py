@@ -79,8 +79,16 @@ def check_raster(scene: Scene, path: Path, image: Grid) -> None:
     """
     check_place(path, scene.grid, image)
     if scene.dtype.kind not in "iu" or (len(scene.bands) != 1 and not _colored(scene)):
-        has = f"{len(scene.bands)} bands of {scene.dtype}"
-        raise LabelsError(f"{path} has {has}. Expected one band of whole numbers or of a palette, or colours.")
+        bands = f"{len(scene.bands)} bands" if len(scene.bands) > 1 else "one band"
+        other = " Values are learnt by a head of regression: see configs/unet_height.yaml." if _numbers(scene) else ""
+        raise LabelsError(
+            f"{path} has {bands} of {scene.dtype}. Expected one band of whole numbers or of a palette, or "
+            f"colours.{other}"
+        )
+
+
+def _numbers(scene: Scene) -> bool:
+    return len(scene.bands) == 1 and scene.dtype.kind == "f"
 
 
 def _colored(scene: Scene) -> bool:

@@ -26,7 +26,7 @@ def fit_buildings(
     directions: np.ndarray,
     leans: np.ndarray,
     tuning: Tuning,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Straight outlines of patches.
 
     Args:
@@ -38,12 +38,13 @@ def fit_buildings(
         tuning: What is weighed against what.
 
     Returns:
-        (r, `ROOM`, 2) corners in pixels, (r,) how many there are, (r,) what each ring became, (p,) directions.
+        (r, `ROOM`, 2) corners in pixels, (r,) how many there are, (r,) what each ring became, (p,) directions, and
+        (p,) about how many square pixels lie between a patch's outline and its fit.
     """
     found = np.empty((len(rings) - 1, ROOM, 2))
     counts = np.zeros(len(rings) - 1, np.int64)
     kinds = np.full(len(rings) - 1, NOTHING)
-    angles = directions.copy()
+    angles, between = directions.copy(), np.zeros(len(directions))
     for p in range(len(patches) - 1):
         lean = (leans[p, 0], leans[p, 1])
         for ring in range(patches[p], patches[p + 1]):
@@ -51,17 +52,19 @@ def fit_buildings(
             corners, angle, kinds[ring] = fit_ring(xy[first:last, 0], xy[first:last, 1], angles[p], lean, tuning)
             counts[ring] = len(corners)
             found[ring, : len(corners)] = corners
+            off = squares_to(xy[first:last, 0], xy[first:last, 1], corners)
+            between[p] += np.sqrt(off * (last - first))  # root mean square, times a pixel of length a vertex
             if ring == patches[p]:
                 angles[p] = angle
                 lean = (np.inf, 0.0)
-    return found, counts, kinds, angles
+    return found, counts, kinds, angles, between
 
 
 @njit(cache=True, nogil=True)
 def fit_ring(
     x: np.ndarray, y: np.ndarray, direction: float, lean: tuple[float, float], tuning: Tuning
 ) -> tuple[np.ndarray, float, int]:
-    """Corners of one ring, its direction, and what it became; a hole (of a direction that is settled) becomes something."""
+    """Corners of one ring, its direction, and what it became; a hole, whose direction is settled, becomes something."""
     start, n = farthest(x, y), len(x)
     left, low = x[start], y[start]
     a, b = np.empty(n), np.empty(n)

@@ -25,6 +25,8 @@ REACH_M = 60.0
 """How far away neighbours are asked for their direction."""
 LEAST_IOU = 0.75
 """A fit that shares less with the raw outline is no fit of it."""
+LIKE = 0.1
+"""Share of the area that may lie between a fit and its outline without a closer look."""
 TUNING = Tuning()
 _VERTICES = 1 << 20  # in one batch
 
@@ -55,8 +57,8 @@ def fit_walls(
     An outline is cut into walls so that their number and the distance of its vertices to them are least together. What
     a circle describes better becomes one; what is too small to have walls becomes a rectangle in the direction of its
     neighbours. A fit that is invalid, or less like the raw outline than an IoU of 0.75, gives way to the outline
-    simplified by two pixels; `method` tells. Then walls that neighbours share become one line, and what still overlaps is
-    cut off. A building's fit depends on itself and on the directions round it only, never on batches.
+    simplified by two pixels; `method` tells. Then walls that neighbours share become one line, and what still overlaps
+    is cut off. A building's fit depends on itself and on the directions round it only, never on batches.
 
     Args:
         patches: Sub-pixel outlines of buildings.
@@ -71,7 +73,10 @@ def fit_walls(
     frames = Frames.of(patches, metric)
     tuning = _asked(tuning, angles, min_wall_m / metric.gsd)
     own = np.concatenate(
-        [votes(there.inward(part), part.ring_offsets, part.patch_offsets) for part, there, _ in _batches(patches, frames)]
+        [
+            votes(there.inward(part), part.ring_offsets, part.patch_offsets)
+            for part, there, _ in _batches(patches, frames)
+        ]
     )
     around = leanings(own, frames.origin, REACH_M)
     fits = [
@@ -103,7 +108,7 @@ def _fit(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shapes, methods and angles of a batch."""
     xy, rings, first = frames.inward(patches), patches.ring_offsets, patches.patch_offsets[:-1]
-    corners, counts, kinds, directions = fit_buildings(
+    corners, counts, kinds, directions, between = fit_buildings(
         xy, rings, patches.patch_offsets, *_leaning(own, around, tuning), tuning
     )
     kept = ring_areas(xy, rings) * frames.gsd**2 >= min_hole_m2
@@ -115,7 +120,7 @@ def _fit(
     shapes = polygons(placed, np.cumsum(counts) - counts, counts, patches.patch_offsets)
     placed = frames.outward(xy, np.repeat(patches.ring_patch, np.diff(rings)))
     raw = polygons(placed, rings[:-1], np.where(kept, np.diff(rings), 0), patches.patch_offsets)
-    method = _guarded(shapes, raw, kinds[first].astype(np.uint8), frames.gsd)
+    method = _guarded(shapes, raw, kinds[first].astype(np.uint8), between * frames.gsd**2, frames.gsd)
     return shapes, method, np.degrees(directions) % 90
 
 
@@ -128,15 +133,19 @@ def _leaning(own: np.ndarray, around: np.ndarray, tuning: Tuning) -> tuple[np.nd
     return directions, np.stack([weight * np.cos(2 * off), weight * np.sin(2 * off)], axis=1)
 
 
-def _guarded(shapes: np.ndarray, raw: np.ndarray, method: np.ndarray, gsd: float) -> np.ndarray:
-    """Put the simplified outline, or the raw one, in the place of shapes that are none or not like it; the methods."""
+def _guarded(shapes: np.ndarray, raw: np.ndarray, method: np.ndarray, between: np.ndarray, gsd: float) -> np.ndarray:
+    """Put the simplified outline, or the raw one, in the place of shapes that are none or not like it; the methods.
+
+    Intersections are asked for only where neither the area nor the square metres between outlines promise likeness.
+    """
     wrong = ~shapely.is_valid(shapes) | shapely.is_empty(shapes)
-    fine = np.flatnonzero(~wrong)
-    common = shapely.area(shapely.intersection(shapes[fine], raw[fine]))
-    either = shapely.area(shapes[fine]) + shapely.area(raw[fine]) - common
-    wrong[fine[common < LEAST_IOU * either]] = True
+    area, goal = shapely.area(shapes), shapely.area(raw)
+    asked = np.flatnonzero(~wrong & (np.maximum(np.abs(area - goal), between) > LIKE * goal))
+    common = shapely.area(shapely.intersection(shapes[asked], raw[asked]))
+    wrong[asked[common < LEAST_IOU * (area[asked] + goal[asked] - common)]] = True
     shapes[wrong] = shapely.simplify(raw[wrong], 2 * gsd)
     method[wrong] = SIMPLIFIED
-    broken = ~shapely.is_valid(shapes) | shapely.is_empty(shapes)
+    left = np.flatnonzero(wrong)
+    broken = left[~shapely.is_valid(shapes[left]) | shapely.is_empty(shapes[left])]
     shapes[broken], method[broken] = raw[broken], RAW
     return method

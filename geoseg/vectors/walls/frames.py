@@ -32,8 +32,9 @@ class Frames:
         """About the middles of the patches' boxes."""
         middle = (patches.box[:, :2] + patches.box[:, 2:]) / 2
         origin = metric.to_metres(middle)
-        right = metric.to_metres(middle + (_STEP, 0)) - metric.to_metres(middle - (_STEP, 0))
-        down = metric.to_metres(middle + (0, _STEP)) - metric.to_metres(middle - (0, _STEP))
+        step_right, step_down = np.array([[_STEP, 0], [0, _STEP]])
+        right = metric.to_metres(middle + step_right) - metric.to_metres(middle - step_right)
+        down = metric.to_metres(middle + step_down) - metric.to_metres(middle - step_down)
         turn = np.stack([right, down], axis=1) / (2 * _STEP * metric.gsd)
         return cls(metric.gsd, middle, origin, turn)
 

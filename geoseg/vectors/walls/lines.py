@@ -65,7 +65,9 @@ def fit_lines(sums: np.ndarray, begins: np.ndarray, states: np.ndarray, trim: in
 def resist(
     u: np.ndarray, v: np.ndarray, begins: np.ndarray, states: np.ndarray, lines: np.ndarray, trim: int, bound: float
 ) -> None:
-    """Fit lines again, in place, so that dents and bumps pull less: points beyond `bound` weigh as the inverse distance.
+    """Fit lines again, in place, so that dents and bumps pull less.
+
+    Points farther off than `bound` weigh as the inverse of their distance.
 
     Source: Huber 1964, Ann. Math. Statist. 35 (1), 73-101, by iteratively reweighted least squares.
     """
@@ -73,7 +75,7 @@ def resist(
     for k in range(count):
         end = begins[k + 1] if k + 1 < count else begins[0] + n
         a, b = trimmed(begins[k], end, trim)
-        for again in range(4):
+        for _ in range(4):
             total = su = sv = suu = svv = suv = 0.0
             for i in range(a, b + 1):
                 p, q = u[i % n] - lines[k, 0], v[i % n] - lines[k, 1]

@@ -116,8 +116,9 @@ def part(shapes: np.ndarray) -> np.ndarray:
         one, two = one[over], two[over]
         if not len(one):
             break
+        size = shapely.area(found)
         for k in np.lexsort((two, one)):
-            small, large = sorted((one[k], two[k]), key=lambda p: (found[p].area, p))
+            small, large = sorted((one[k], two[k]), key=lambda p: (size[p], p))
             found[large] = _whole(shapely.difference(found[large], found[small]), found[large])
     return found
 
@@ -127,7 +128,8 @@ def _line(border: Border, shapes: np.ndarray, angle: np.ndarray) -> Line:
     point = border.points.mean(axis=0)
     u, v = (border.points - point).T
     heading = 0.5 * np.arctan2(2 * (u @ v), u @ u - v @ v)
-    larger = border.one if shapes[border.one].area >= shapes[border.two].area else border.two
+    one, two = shapely.area(shapes[[border.one, border.two]])
+    larger = border.one if one >= two else border.two
     off = np.radians(angle[larger]) - heading
     off -= np.round(off / (np.pi / 2)) * np.pi / 2
     if abs(off) < _SNAP:

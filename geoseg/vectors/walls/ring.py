@@ -47,6 +47,8 @@ def straighten(
         direction: Radians, to start from.
         prior: Weight times cosine and sine of twice the angle from `direction` to the one leaned towards; (0, 0): none.
             With an infinite weight the direction stays as it is.
+        tuning: What is weighed against what.
+        dearer: How many times as dear walls are.
 
     Returns:
         (w, 2) corners in pixels, none where fewer than three walls are left; the direction in radians; the cost of the
@@ -56,7 +58,7 @@ def straighten(
     penalty[2:4] += tuning.diagonal
     penalty[FREE] += tuning.free
     penalty *= dearer
-    for attempt in range(3):
+    for _ in range(3):
         u, v = _turned(x, y, -direction, 1 / tuning.sigma)
         sums = prefix_sums(u, v)
         at = candidates(u, v, tuning.tolerance / tuning.sigma)
@@ -115,10 +117,10 @@ def _settled(u: np.ndarray, v: np.ndarray, begins: np.ndarray, states: np.ndarra
     """Corners after breaks have moved to them and walls that came out too short are gone."""
     sums = prefix_sums(u, v)
     shortest = tuning.shortest / tuning.sigma
-    for attempt in range(70):
+    for _ in range(70):
         if len(begins) < 3:
             return np.empty((0, 2))
-        for again in range(2):
+        for _again in range(2):
             found = corners(u, v, begins, fit_lines(sums, begins, states, tuning.trim))
             begins, states, found = _ordered(moved_breaks(u, v, begins, found), states, found, len(u))
         lines = fit_lines(sums, begins, states, tuning.trim)

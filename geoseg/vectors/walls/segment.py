@@ -54,9 +54,7 @@ def squares(sums: np.ndarray, first: int, last: int, out: np.ndarray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def segment(
-    sums: np.ndarray, at: np.ndarray, penalty: np.ndarray, least: int
-) -> tuple[np.ndarray, np.ndarray, float]:
+def segment(sums: np.ndarray, at: np.ndarray, penalty: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Cut a closed ring into walls so that squared distances plus penalties are least.
 
     Neighbouring walls never have the same state, unless both are free. The first candidate is always a break.
