@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
-from geoseg.vectors.areas import AREA_CHANGE, Areas, fit_areas
+from geoseg.vectors.arcs import find_arcs
+from geoseg.vectors.areas import AREA_CHANGE, Areas, _order, _turned, fit_areas
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.patches import Patches, trace
 from geoseg.vectors.planes import ArrayPlanes
@@ -136,6 +137,22 @@ def test_thin_strip_keeps_its_sides_apart():
     check_cover(patches, areas, 5.0)
     assert (patches.value == 3).sum() >= 1
     assert areas.tolerance_m[patches.value == 3].max() < 5
+
+
+def test_a_side_that_turns_over_another_is_noticed():
+    # An arch of class 3 over class 2: with its outer side drawn straight from foot to foot, it would stand on its head.
+    labels = np.where(np.indices((20, 30))[0] < 12, 1, 2)
+    labels[8:12, 8:22] = 3
+    labels[10:12, 10:20] = 2
+    arcs = find_arcs(trace(planes_of(labels), (1, 2, 3), subpixel=False, junctions=True))
+    xy, keep = arcs.points[arcs.at], np.ones(len(arcs.at), bool)
+    before = _order(arcs, xy, keep)
+    sides = [k for k in range(len(arcs)) if {8.0, 22.0} == set(arcs.points[arcs.ends[k], 0])]
+    outer = min(sides, key=lambda k: xy[arcs.offsets[k] : arcs.offsets[k + 1], 1].min())
+    assert len(sides) == 2
+    assert not len(_turned(arcs, before, before))
+    keep[arcs.offsets[outer] + 1 : arcs.offsets[outer + 1] - 1] = False
+    assert set(sides) <= set(_turned(arcs, before, _order(arcs, xy, keep)))
 
 
 def test_nodata_and_hole_stay_free():

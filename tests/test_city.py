@@ -55,3 +55,15 @@ def test_outlines_are_as_good_as_a_network_makes_them(noise, least, most):
     shared = shapely.area(shapely.intersection(city.buildings[a], raw[b]))
     iou = shared / (shapely.area(city.buildings[a]) + shapely.area(raw[b]) - shared)
     assert least <= iou[iou >= 0.5].mean() <= most
+
+
+def test_streets_that_look_joined_are(city):
+    ends = np.concatenate([shapely.get_coordinates(shapely.get_point(city.roads, k)) for k in (0, -1)])
+    inside = shapely.distance(shapely.points(ends), city.area.boundary) > 1
+    tree = shapely.STRtree(city.roads)
+    end, line = tree.query(shapely.points(ends), predicate="dwithin", distance=2.0)
+    away = shapely.distance(shapely.points(ends[end]), shapely.boundary(city.roads[line]))
+    other = (end % len(city.roads) != line) & inside[end]
+    # Within two metres of another street it is that street's end, too.
+    assert other.any()
+    assert away[other].max() < 0.01

@@ -92,7 +92,7 @@ _FLAGS = {
     "--resume",
     is_flag=True,
     help="Go on after the last whole epoch of the run in the output folder; without DATA and --config, as its "
-    "config.yaml says. Only --epochs, device and workers may be others.",
+    "config.yaml says. Only --epochs, patience, the pixel cache, device and workers may be others.",
 )
 @overwrite_option
 @log_options

@@ -147,9 +147,9 @@ def find_beside(folder: Path, images: Sequence[tuple[Path, str]], pattern: str, 
     for image, stem in images:
         matches = _matches(folder, image, stem, pattern, look)
         if len(matches) != 1:
-            many = f"{len(matches)} label rasters" if matches else "no label raster"
+            many = f"{len(matches)} label rasters that match" if matches else "no label raster that matches"
             said = _filled(pattern, stem, image.parent.relative_to(folder).as_posix())
-            raise LabelsError(f"{image} has {many} that match {said!r} in {folder}. Expected one.")
+            raise LabelsError(f"{image} has {many} {said!r} in {folder}. Expected one.")
         found.append(matches[0])
     return found
 

@@ -15,29 +15,30 @@ def settle(graph: Graph) -> None:
 
     Source: least-squares intersection of lines, sum of n (n^T (x - p)) over arms with normal n through p.
     """
-    spots = {node: _meeting(graph, node) for node in sorted(graph.nodes) if graph.degree(node) > 2}
-    clear = {node: _CLEAR * _radius(graph, node) for node in spots}
+    own = {number: _own_radius(street) for number, street in graph.streets.items()}
+    radius = {
+        node: max(own[number] for number in graph.at(node)) for node in sorted(graph.nodes) if graph.degree(node) > 2
+    }
+    spots = {node: _meeting(graph, node, size) for node, size in radius.items()}
     for number, street in graph.streets.items():
-        graph.streets[number] = _trimmed(street, *(clear.get(node, 0.0) for node in street.ends))
+        graph.streets[number] = _trimmed(street, *(_CLEAR * radius.get(node, 0.0) for node in street.ends))
     for node, spot in spots.items():
         graph.move(node, spot)
 
 
-def _radius(graph: Graph, node: int) -> float:
-    """Half the width of the widest street at a node, metres; of what lies along it, as junctions are wider."""
-    found = []
-    for _, street in graph.arms(node):
-        along = street.along()
-        near = street.radius[(along > 5) & (along < 30)]
-        near = near[np.isfinite(near)]
-        if len(near):
-            found.append(float(np.median(near)))
-    return max(found, default=float(np.nanmax([0.0, *(street.radius[0] for _, street in graph.arms(node))])))
+def _own_radius(street: Street) -> float:
+    """Half the width of a street, metres: the median of what is not beside its ends, where junctions make it wider."""
+    along = street.along()
+    inner = street.radius[(along > 5) & (along < along[-1] - 5)]
+    inner = np.sort(inner[np.isfinite(inner)])
+    if not len(inner):
+        inner = np.sort(street.radius[np.isfinite(street.radius)])
+    return float(inner[len(inner) // 2]) if len(inner) else 0.0
 
 
-def _meeting(graph: Graph, node: int) -> np.ndarray:
+def _meeting(graph: Graph, node: int, radius: float) -> np.ndarray:
     """(2,) metres where the arms of a node meet; at most a radius and a half from where it is."""
-    here, radius = graph.nodes[node], _radius(graph, node)
+    here = graph.nodes[node]
     clear = _CLEAR * radius
     # A little weight on where it is: arms in one line say nothing of the place along them.
     matrix, right = 0.02 * np.eye(2), np.zeros(2)

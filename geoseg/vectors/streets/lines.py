@@ -43,7 +43,8 @@ def reach_ends(graph: Graph, metric: Metric) -> None:
     for tip in find_tips(graph, metric):
         # A street that leaves the raster ends on its border, not short of it.
         line = np.linspace(0, 2.2 * tip.radius, 45)[:, None] * tip.ahead + tip.xy
-        inside = ((metric.to_pixels(line) >= 0) & (metric.to_pixels(line) <= (width, height))).all(axis=1)
+        pixels = metric.to_pixels(line)
+        inside = ((pixels >= 0) & (pixels <= (width, height))).all(axis=1)
         end = tip.end
         if not inside.all():
             end = line[max(0, int(inside.argmin()) - 1)]

@@ -19,7 +19,7 @@ class Rules:
     """Longest gap that is bridged, from the end of one surface to the start of the next; 0 bridges none."""
     max_width_m: float = 30.0
     """What is wider in all directions is a square: streets run along its rim."""
-    simplify_m: float = 0.5
+    simplify_m: float = 0.8
     """Furthest that a simplified line may lie from the one it stands for."""
     blur_m: float = 0.6
     """Standard deviation of the Gaussian by which scores are smoothed before the threshold."""
@@ -27,7 +27,7 @@ class Rules:
     """Radius of the disc by which the surface is closed."""
     fill_m2: float = 36.0
     """Holes of less than this are filled."""
-    smooth_m: float = 2.5
+    smooth_m: float = 4.0
     """Standard deviation of the Gaussian by which centrelines are smoothed."""
     min_part_m: float = 25.0
     """Parts of the network of less length, connected with nothing else, are left out."""

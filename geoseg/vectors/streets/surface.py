@@ -74,23 +74,21 @@ def _sums(size: int, taps: np.ndarray) -> np.ndarray:
 def _blurred(plane: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
     """(h, w) uint32 weighted sums; what is outside counts as 0."""
     height, width = plane.shape
-    rows = np.zeros((height, width), np.uint16)
-    half = len(across) // 2
-    for row in range(height):
-        for tap in range(len(across)):
-            shift = tap - half
-            weight = np.uint16(across[tap])
-            for col in range(max(0, -shift), min(width, width - shift)):
-                rows[row, col] += np.uint16(plane[row, col + shift]) * weight
     out = np.zeros((height, width), np.uint32)
-    half = len(down) // 2
+    right, below = len(across) // 2, len(down) // 2
+    column = np.zeros(width + 2 * right, np.uint16)
     for row in range(height):
-        for tap in range(len(down)):
-            source = row + tap - half
-            if 0 <= source < height:
-                weight = np.uint32(down[tap])
-                for col in range(width):
-                    out[row, col] += np.uint32(rows[source, col]) * weight
+        column[:] = 0
+        for tap in range(max(0, below - row), min(len(down), height + below - row)):
+            weight = np.uint16(down[tap])
+            source = plane[row + tap - below]
+            for col in range(width):
+                column[col + right] += np.uint16(source[col]) * weight
+        target = out[row]
+        for tap in range(len(across)):
+            weight = np.uint32(across[tap])
+            for col in range(width):
+                target[col] += np.uint32(column[col + tap]) * weight
     return out
 
 

@@ -15,6 +15,8 @@ _REACH_M = 12.0
 """Length of street by which a dead end's direction is told, or three times its radius."""
 _WIDEST_ANGLE = np.deg2rad(45)
 """Furthest that a bridge may turn from the direction of the dead end it leaves."""
+_BORDER_M = 40.0
+"""Dead ends nearer than this to the border of the raster may be cut off by it."""
 _STRAIGHT_ANGLE = np.deg2rad(20)
 """The same of a bridge that goes straight on."""
 _STRAIGHT = 1.7
@@ -46,22 +48,25 @@ class Tip:
 
 def find_tips(graph: Graph, metric: Metric) -> list[Tip]:
     """The dead ends of a graph, by node."""
-    tips = []
-    for node in sorted(graph.nodes):
-        if graph.degree(node) == 1:
-            number, street = next(graph.arms(node))
-            tips.append(_tip(node, number, street, metric))
-    return tips
+    nodes = [node for node in sorted(graph.nodes) if graph.degree(node) == 1]
+    far = _to_border(np.array([graph.nodes[node] for node in nodes]).reshape(-1, 2), metric)
+    return [
+        _tip(node, *next(graph.arms(node)), metric if border < _BORDER_M else None)
+        for node, border in zip(nodes, far, strict=True)
+    ]
 
 
-def _tip(node: int, number: int, street: Street, metric: Metric) -> Tip:
+def _tip(node: int, number: int, street: Street, metric: Metric | None) -> Tip:
+    """One dead end; with the metric, if the border of the raster is near."""
     along = street.along()
     near = street.radius[along <= 30]
-    radius = float(np.nanmedian(near)) if np.isfinite(near).any() else 0.0
+    near = np.sort(near[np.isfinite(near)])
+    radius = float(near[len(near) // 2]) if len(near) else 0.0
     # The skeleton of an end runs off into a corner, or stops short of a round one; so it does where the raster ends.
     rounded = along <= min(4 * radius, along[-1] / 2)
     whole = rounded & (street.radius >= 0.85 * radius)
-    whole[rounded] &= _to_border(street.xy[rounded], metric) >= radius
+    if metric is not None:
+        whole[rounded] &= _to_border(street.xy[rounded], metric) >= radius
     at = int(whole.argmax())
     seen = (along >= along[at]) & (along <= along[at] + max(_REACH_M, 3 * radius))
     points = street.xy[seen] if seen.sum() > 1 else street.xy

@@ -14,6 +14,8 @@ from geoseg.windows import Window
 
 _APART_M = 3.0
 """Metres between the profiles across a street."""
+_CLEAR_M = 8.0
+"""Metres at either end of a street without profiles, if it is three times as long."""
 
 
 def measure(
@@ -65,6 +67,9 @@ def _stations(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     of = np.repeat(np.arange(len(lines)), count)
     place = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
     far = (place + 0.5) / count[of] * length[of]
+    # Junctions and rounded ends are of another width.
+    clear = (far > _CLEAR_M) & (far < length[of] - _CLEAR_M) | (length[of] < 3 * _CLEAR_M)
+    far, of = far[clear], of[clear]
     near = [
         shapely.get_coordinates(shapely.line_interpolate_point(lines[of], np.clip(far + step, 0, length[of])))
         for step in (-0.5, 0.0, 0.5)

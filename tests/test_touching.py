@@ -1,0 +1,101 @@
+"""Touching buildings: split where the probability dips, whole where it does not."""
+
+import numpy as np
+import pytest
+import shapely
+import shapely.affinity
+
+from geoseg.errors import UsageError
+from geoseg.vectors.patches import trace
+from geoseg.vectors.planes import ArrayPlanes
+from geoseg.vectors.touching import find_cores, split_touching, trace_apart
+from geoseg.vectors.walls import fit_walls
+from geoseg.windows import Window
+from tests.buildings import GSD, draw_buildings, metric_of, placed, planes_of
+
+ROW = [shapely.box(20 + 25 * k, 30, 45 + 25 * k, 70) for k in range(3)]
+SEAMS = [shapely.box(44.5, 30, 45.5, 70), shapely.box(69.5, 30, 70.5, 70)]
+
+
+def apart(planes: ArrayPlanes):
+    return trace_apart(planes, 1, gsd=GSD)
+
+
+def test_row_is_split_at_its_seams():
+    found = apart(draw_buildings(ROW, seams=SEAMS))
+    assert len(found) == 3
+    assert found.value.tolist() == [1, 1, 1]
+    order = np.argsort(found.box[:, 0])
+    np.testing.assert_allclose(found.box[order][:, [0, 2]], [[20, 45], [45, 70], [70, 95]], atol=1)
+
+
+def test_no_pixel_is_lost_or_won():
+    planes = draw_buildings(ROW, seams=SEAMS)
+    whole = trace(planes, [1], subpixel=True)
+    assert len(whole) == 1
+    assert apart(planes).pixels.sum() == whole.pixels.sum()
+
+
+def test_without_a_dip_the_patch_stays_whole():
+    planes = draw_buildings(ROW)
+    patches = trace(planes, [1], subpixel=True)
+    split = split_touching(planes, 1, patches, gsd=GSD)
+    assert len(split.rows) == 0
+    assert len(apart(planes)) == 1
+
+
+def test_without_probabilities_the_patch_stays_whole():
+    assert len(apart(planes_of(draw_buildings(ROW, seams=SEAMS).values))) == 1
+
+
+def test_bright_spot_is_no_building():
+    planes = draw_buildings([shapely.box(20, 20, 80, 60)], seams=[shapely.box(20, 20, 22.5, 60), shapely.box(30, 20, 31, 60)])
+    cores = find_cores(planes.values == 1, planes.probabilities[1], 40, 50, 220, 1)[1]
+    assert cores >= 2
+    assert find_cores(planes.values == 1, planes.probabilities[1], 40, 50, 220, 2000)[1] < cores
+
+
+def test_pieces_share_a_wall_and_do_not_overlap():
+    planes = draw_buildings(
+        [placed([(0, 0), (40, 0), (40, 30), (0, 30)], 12, (44, 64)), placed([(0, 0), (36, 0), (36, 44), (0, 44)], 12, (81, 72))],
+        seams=[placed([(0, 0), (1.4, 0), (1.4, 50), (0, 50)], 12, (63.4, 66))],
+    )
+    patches = apart(planes)
+    assert len(patches) == 2
+    found = fit_walls(patches, metric_of(planes))
+    one, two = found.shapes
+    assert [len(shape.exterior.coords) - 1 for shape in (one, two)] == [4, 4]
+    assert one.intersection(two).area < 1e-6
+    assert one.buffer(1e-6).intersection(two).length > 2 * 6  # more than half of the wall, there and back
+
+
+@pytest.mark.parametrize("band", [10, 64])
+def test_result_does_not_depend_on_how_the_raster_is_read(band, monkeypatch):
+    rows = [shapely.affinity.translate(shape, 0, 50 * k) for k in range(3) for shape in ROW]
+    seams = [shapely.affinity.translate(shape, 0, 50 * k) for k in range(3) for shape in SEAMS]
+    planes = draw_buildings(rows, 256, seams=seams)
+    whole = apart(planes)
+    assert len(whole) == 9
+    monkeypatch.setattr("geoseg.vectors.touching._BAND", band)
+    np.testing.assert_array_equal(apart(planes).points, whole.points)
+
+
+def test_windows_of_split_planes_are_cut_from_the_whole():
+    planes = draw_buildings(ROW, seams=SEAMS)
+    split = split_touching(planes, 1, trace(planes, [1], subpixel=True), gsd=GSD)
+    whole = split.labels(Window(row=0, col=0, height=128, width=128))
+    assert set(np.unique(whole)) > {0, 1}
+    np.testing.assert_array_equal(whole > 0, planes.values > 0)
+    window = Window(row=41, col=37, height=20, width=50)
+    np.testing.assert_array_equal(split.labels(window), whole[window.slices()])
+    borrowed = split.values[1]
+    np.testing.assert_array_equal(split.probability(window, borrowed), planes.probability(window, 1))
+    np.testing.assert_array_equal(split.margin(window, borrowed), planes.margin(window, 1))
+    assert split.classes[borrowed] == "building"
+
+
+def test_no_value_is_left_to_borrow():
+    planes = draw_buildings(ROW)
+    full = ArrayPlanes(planes.values, planes.grid, {k: str(k) for k in range(255)})
+    with pytest.raises(UsageError, match="all 255 values"):
+        split_touching(full, 1, trace(full, [1], subpixel=True), gsd=GSD)
