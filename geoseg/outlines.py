@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from geoseg.checkpoint import Header
 from geoseg.errors import UsageError
@@ -12,7 +11,10 @@ from geoseg.outputs import Outputs
 from geoseg.scores import Layer
 from geoseg.spool import Spool
 from geoseg.vectors import Outlining, SpoolPlanes, check_names, vector_files, write_features
+from geoseg.vectors.cleaning import Cleaning, clean
+from geoseg.vectors.features import Feature
 from geoseg.vectors.formats import VectorFiles
+from geoseg.vectors.planes import Planes
 from geoseg.windows import Plan
 
 
@@ -43,7 +45,7 @@ class Outlines:
         """
         found = {}
         for name, layer in layers.items():
-            if layer.kind == "labels" and layer.bands is None:
+            if is_class_raster(layer):
                 classes = header.heads[layer.head].classes
                 chosen = {value: item.name for value, item in enumerate(classes) if value}
                 found[name] = Outlining(chosen, {item.name: item.color for item in classes})
@@ -63,24 +65,36 @@ class Outlines:
             return {"vectors": next(iter(files.values()))}
         return {f"vectors_{layer}": path for layer, path in files.items()}
 
-    def write(self, outputs: Outputs, spool: Spool, plan: Plan, grid: Grid, header: Header) -> dict[str, int]:
-        """Outline all cells and write the layers under temporary names; features by layer."""
-        features: dict[str, Any] = {}
+    def write(self, outputs: Outputs, planes: Mapping[str, Planes]) -> dict[str, int]:
+        """Outline all planes, by layer of labels, and write under temporary names; features by layer."""
+        features: dict[str, Feature] = {}
         for name, outlining in self.of.items():
-            classes = {value: item.name for value, item in enumerate(_head(header, name).classes)}
+            features |= outlining.outline(planes[name])
+        return write_features(self.files, features, outputs)
+
+
+def planes_of(
+    spool: Spool, plan: Plan, grid: Grid, header: Header, layers: Mapping[str, Layer], cleaning: Cleaning
+) -> dict[str, Planes]:
+    """The pixels of each head that gives them one class, cleaned, by layer of labels."""
+    found: dict[str, Planes] = {}
+    for name, layer in layers.items():
+        if is_class_raster(layer):
+            classes = {value: item.name for value, item in enumerate(header.heads[layer.head].classes)}
+            probabilities = name.replace("labels", "probabilities", 1)
             planes = SpoolPlanes(
                 spool,
                 plan,
                 grid,
                 classes,
                 name,
-                name.replace("labels", "probabilities", 1),
+                probabilities if probabilities in layers else None,
                 f"{header.arch} {header.sha256[:12]}",
             )
-            features |= outlining.outline(planes)
-        return write_features(self.files, features, outputs)
+            found[name] = clean(planes, [value for value in classes if value], cleaning)
+    return found
 
 
-def _head(header: Header, layer: str) -> Any:
-    """The head of a layer of labels: `labels`, or `labels_<head>`."""
-    return header.heads[layer.removeprefix("labels_")] if layer != "labels" else next(iter(header.heads.values()))
+def is_class_raster(layer: Layer) -> bool:
+    """Whether a layer's pixels have one class each."""
+    return layer.kind == "labels" and layer.bands is None

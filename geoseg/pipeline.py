@@ -21,7 +21,7 @@ from geoseg.checkpoint import Checkpoint, Header, load_checkpoint, resolve_model
 from geoseg.engine import CellTask, close_readers
 from geoseg.errors import CheckpointError, SceneError, UsageError
 from geoseg.grid import Grid
-from geoseg.outlines import Outlines
+from geoseg.outlines import Outlines, is_class_raster, planes_of
 from geoseg.outputs import Outputs
 from geoseg.parallel import Backend, Threads, ordered_map
 from geoseg.plans import plan_for
@@ -37,6 +37,9 @@ from geoseg.settings import DEFAULTS, Settings
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
 from geoseg.vectors import check_ending
+from geoseg.vectors.cleaning import Cleaning, pixels_below
+from geoseg.vectors.metric import Metric
+from geoseg.vectors.planes import Planes
 from geoseg.windows import Plan, TaperedPlan, Window
 
 __all__ = ["DEFAULTS", "Prediction", "Products", "Settings", "default_backend", "predict_scene"]
@@ -130,10 +133,9 @@ def predict_scene(
             if all(Path(path).exists() for path in run.task.scene.paths):
                 spool.remove()
             raise
-        _write_rasters(run, spool)
-        features = {}
-        if run.outlines:
-            features = run.outlines.write(run.outputs, spool, run.task.plan, run.profile.grid, run.header)
+        planes = planes_of(spool, run.task.plan, run.profile.grid, run.header, run.layers, run.cleaning)
+        _write_rasters(run, spool, planes)
+        features = run.outlines.write(run.outputs, planes) if run.outlines else {}
         placed = run.outputs.commit()
         spool.remove()
     return run.prediction(resumed, features, placed)
@@ -154,6 +156,8 @@ class _Run:
     """What the cells hold, by name; most of them are shown by a raster."""
     outlines: Outlines | None
     """What becomes of `products.vectors`."""
+    cleaning: Cleaning
+    """What is done to the class rasters when all cells are there."""
     profile: RasterProfile
     """Of the class raster; the others differ from it in what they hold."""
 
@@ -231,6 +235,7 @@ def _prepare(
         warn_of_differences(source.path, source, [item.header for item in checkpoints.values()])
         if settings.aoi:
             labelled_area(settings.aoi, source.grid)  # refused now rather than by the first worker
+        cleaning = _cleaning(source.grid, settings, source.path)
         fingerprint = source.source.fingerprint()
         plan = plan_for(
             source.grid.shape, header, settings.number("tile_size"), settings.number("overlap"), settings.blend
@@ -246,7 +251,8 @@ def _prepare(
             area=str(Path(settings.aoi).absolute()) if settings.aoi else None,
         )
         check_free_space(products.disk_needs(layers), source.grid.window.area)
-        profile = RasterProfile(grid=source.grid, gcps=source.gcps, rpcs=source.rpcs, tags=_tags(task, header))
+        tags = _tags(task, header, settings)
+        profile = RasterProfile(grid=source.grid, gcps=source.gcps, rpcs=source.rpcs, tags=tags)
         check_storable(profile)
     return _Run(
         products=products,
@@ -256,6 +262,7 @@ def _prepare(
         header=header,
         layers=layers,
         outlines=outlines,
+        cleaning=cleaning,
         profile=profile,
     )
 
@@ -287,7 +294,7 @@ def _outlines(products: Products, layers: Mapping[str, Layer], header: Header, g
 def _styles(products: Products, layers: Mapping[str, Layer]) -> dict[str, Path]:
     """QGIS lists all 256 entries of a colour table; the style beside each class raster names the classes alone."""
     rasters = products.rasters(layers)
-    return {f"style of {n}": path.with_suffix(".qml") for n, path in rasters.items() if _is_class_raster(layers[n])}
+    return {f"style of {n}": path.with_suffix(".qml") for n, path in rasters.items() if is_class_raster(layers[n])}
 
 
 def _outputs(
@@ -305,8 +312,19 @@ def _outputs(
     return Outputs(files, inputs=read, overwrite=overwrite, run=run)
 
 
-def _is_class_raster(layer: Layer) -> bool:
-    return layer.kind == "labels" and layer.bands is None
+def _cleaning(grid: Grid, settings: Settings, scene: str) -> Cleaning:
+    if not (settings.min_patch_m2 or settings.fill_holes_m2):
+        return Cleaning()
+    if grid.gsd is None:
+        name = "min-patch-m2" if settings.min_patch_m2 else "fill-holes-m2"
+        raise UsageError(
+            f"--{name} means nothing without a CRS ({scene}). Expected a scene on the ground. Leave it out, or clean "
+            "with geoseg vectorize --gsd METRES."
+        )
+    metric = Metric(grid)
+    return Cleaning(
+        min_pixels=pixels_below(settings.min_patch_m2, metric), fill_pixels=pixels_below(settings.fill_holes_m2, metric)
+    )
 
 
 def _check_margin(plan: Plan, margin: int) -> None:
@@ -327,7 +345,7 @@ def _check_endings(products: Products, layers: Mapping[str, Layer], scenes: Sequ
                 f"{path} is to hold a GeoTIFF. Expected a name that ends in .tif or .tiff. "
                 f"Try {path.with_suffix('.tif')}."
             )
-    styled = [path for name, path in products.rasters(layers).items() if _is_class_raster(layers[name])]
+    styled = [path for name, path in products.rasters(layers).items() if is_class_raster(layers[name])]
     for scene, path in product(scenes, styled):
         if path.with_suffix(".qml").absolute() == Path(scene).with_suffix(".qml").absolute():
             raise UsageError(
@@ -336,7 +354,7 @@ def _check_endings(products: Products, layers: Mapping[str, Layer], scenes: Sequ
             )
 
 
-def _tags(task: CellTask, header: Header) -> dict[str, str]:
+def _tags(task: CellTask, header: Header, settings: Settings) -> dict[str, str]:
     """What decided the pixels: no paths and no time of day, so that equal runs give equal bytes."""
     said = {
         "VERSION": __version__,
@@ -350,6 +368,8 @@ def _tags(task: CellTask, header: Header) -> dict[str, str]:
         "DEVICE": task.placement.device.partition(":")[0],
         "PRECISION": task.placement.precision,
         "BATCH_SIZE": None if task.placement.device == "cpu" else task.placement.batch_size,
+        "MIN_PATCH_M2": settings.min_patch_m2 or None,
+        "FILL_HOLES_M2": settings.fill_holes_m2 or None,
         "LICENCE": header.licence or None,
         "ORIGIN": header.origin or None,
     }
@@ -388,16 +408,25 @@ def _batches(plan: Plan, todo: Sequence[int], placement: Placement) -> Iterator[
         yield from (tuple(cells[start : start + size]) for start in range(0, len(cells), size))
 
 
-def _write_rasters(run: _Run, spool: Spool) -> None:
+def _write_rasters(run: _Run, spool: Spool, planes: Mapping[str, Planes]) -> None:
     for name in run.products.rasters(run.layers):
         path, layer = run.outputs.staged(name), run.layers[name]
-        write_cog(path, _stored(run.task.plan, spool, name), _profile(run, layer))
+        cleaned = run.cleaning and name in planes
+        cells = _strips(planes[name]) if cleaned else _stored(run.task.plan, spool, name)
+        write_cog(path, cells, _profile(run, layer))
         if path.with_name(path.name + ".aux.xml").exists():
             run.outputs.staged(name, ".aux.xml")
-        if _is_class_raster(layer):
+        if is_class_raster(layer):
             classes = run.header.heads[layer.head].classes
             style = class_raster_style({value: (item.name, item.color) for value, item in enumerate(classes)})
             run.outputs.staged(f"style of {name}").write_text(style, encoding="utf-8")
+
+
+def _strips(planes: Planes) -> Iterator[tuple[Window, np.ndarray]]:
+    height, width = planes.grid.shape
+    for row in range(0, height, planes.step):
+        window = Window(row=row, col=0, height=min(planes.step, height - row), width=width)
+        yield window, planes.labels(window)
 
 
 def _profile(run: _Run, layer: Layer) -> RasterProfile:

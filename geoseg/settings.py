@@ -1,5 +1,6 @@
 """Settings: what decides the pixels of a prediction beside scene and checkpoint."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ class Settings:
     """auto, cpu, cuda, cuda:N or mps."""
     precision: str = "auto"
     """auto, float32, bfloat16 or float16."""
+    min_patch_m2: float = 0
+    """Patches of a class but the background that are smaller on the ground become what is most common round them."""
+    fill_holes_m2: float = 0
+    """Smaller holes in such patches become the patch's class."""
 
     def __post_init__(self) -> None:
         if self.bands is not None:
@@ -43,6 +48,10 @@ class Settings:
             value = getattr(self, name)
             if value not in (None, "auto") and not isinstance(value, int):
                 raise UsageError(f"{name}={value!r} is of the wrong kind. Expected a whole number, 'auto' or None.")
+
+        for name in ("min_patch_m2", "fill_holes_m2"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name}={getattr(self, name)!r} is no area. Expected square metres, 0 or more.")
 
     def number(self, name: str) -> int | None:
         """`tile_size`, `overlap` or `batch_size`; None where geoseg knows."""

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasters import UTM, contents, digests, noise, write_raster
+from scipy.ndimage import label
 
 from geoseg import pipeline, plans
 from geoseg.checkpoint import ClassInfo, Head, load_checkpoint, save_checkpoint
@@ -854,3 +856,41 @@ def test_the_style_of_no_head_may_be_the_scenes(tmp_path):
     assert not (tmp_path / "x_a.qml").exists()
     scene = write_raster(tmp_path / "x_b.tiff", noise((3, 20, 30), 1), **UTM)  # values have no style
     predict_scene(scene, model, products=Products(labels=tmp_path / "x.tif"), overwrite=True)
+
+
+# ---- cleaned
+
+
+def test_small_patches_and_holes_are_gone_from_raster_and_vectors(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 150, 170)))
+    model, area = models(3), 2.0  # square metres; a pixel has 0.09
+    tidy = Settings(precision="float32", device="cpu", min_patch_m2=area, fill_holes_m2=area)
+    predict_scene(scene, model, products=products_in(tmp_path), settings=FLOAT32)
+    before = read(tmp_path / "out.tif")
+    (tmp_path / "clean").mkdir()
+    predict_scene(scene, model, products=products_in(tmp_path / "clean", vectors="v.gpkg"), settings=tidy)
+    after = read(tmp_path / "clean" / "out.tif")
+    np.testing.assert_array_equal(after == NODATA, before == NODATA)
+    assert 0 < (after != before).mean() < 0.9
+
+    def smallest(labels):
+        sizes = [np.bincount(label(labels == value)[0].ravel())[1:] for value in (1, 2)]
+        return min(size.min() for size in sizes if len(size))
+
+    assert smallest(before) < area / 0.09 <= smallest(after)
+    with rasterio.open(tmp_path / "clean" / "out.tif") as dataset:
+        assert dataset.tags()["GEOSEG_MIN_PATCH_M2"] == "2.0"
+    for other in ({"tile_size": 84}, {"tile_size": 52}):
+        folder = tmp_path / str(other["tile_size"])
+        folder.mkdir()
+        settings = replace(tidy, **other)
+        predict_scene(scene, model, products=products_in(folder), settings=settings, backend=Threads(2))
+        np.testing.assert_array_equal(read(folder / "out.tif"), after)
+
+
+def test_areas_on_the_ground_need_a_crs(models, tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 40, 50)), crs=None, transform=None)
+    with pytest.raises(UsageError, match="--fill-holes-m2 means nothing without a CRS"):
+        predict_scene(scene, models(3), products=products_in(tmp_path), settings=Settings(fill_holes_m2=3))
+    with pytest.raises(UsageError, match="min_patch_m2=-1 is no area"):
+        Settings(min_patch_m2=-1)

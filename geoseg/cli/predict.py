@@ -135,6 +135,10 @@ def _check_apart(scenes: Sequence[str], outputs: Sequence[Path]) -> None:
 @click.option("--confidence", type=READABLE, help="Raster of the chosen class's probability (uint8, 254 = certain).")
 @click.option("--probabilities", type=READABLE, help="Raster of every class's probability (uint8, a band each).")
 @click.option("--attention", type=READABLE, help="Raster of a model's attention maps (uint8, a band each).")
+@click.option(
+    "--min-patch-m2", type=click.FloatRange(min=0), default=0, help="Replace smaller patches by what is round them."
+)
+@click.option("--fill-holes-m2", type=click.FloatRange(min=0), default=0, help="Fill smaller holes in patches.")
 @click.option("--bands", callback=_bands, metavar="LIST", help="Bands by number or name: 1,2,3 or red,green,blue.")
 @click.option("--nodata", type=float, help="Value of pixels without data, instead of what the scene declares.")
 @click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is predicted.")
@@ -196,7 +200,19 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
     if options["workers"] is not None or options["scheduler"] is not None:
         backend = backend_from(workers=options["workers"], scheduler=options["scheduler"], setup=tune_worker)
     runs = _runs(scenes, options)
-    names = ("bands", "nodata", "aoi", "tile_size", "overlap", "blend", "batch_size", "device", "precision")
+    names = (
+        "bands",
+        "nodata",
+        "aoi",
+        "tile_size",
+        "overlap",
+        "blend",
+        "batch_size",
+        "device",
+        "precision",
+        "min_patch_m2",
+        "fill_holes_m2",
+    )
     settings = Settings(**{name: options[name] for name in names})
     said = []
     check_files(scenes)  # a slip in the last name need not come up hours later

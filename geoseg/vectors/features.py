@@ -11,6 +11,7 @@ from pyproj import CRS
 
 from geoseg.qgis import line_style, point_style, polygon_style
 from geoseg.vectors.areas import fit_areas
+from geoseg.vectors.cleaning import Cleaning, clean, pixels_below
 from geoseg.vectors.layer import layer_name
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.options import OutlineOptions
@@ -102,7 +103,14 @@ class Outliner:
         """Polygons of classes that share their borders, by pixel value."""
         if not chosen:
             return {}
-        patches = trace(self.planes, list(chosen), subpixel=False, junctions=True)
+        planes = self.planes
+        if self.metric.unit == "m":  # what would be left out goes to its neighbours, so that nothing gapes
+            small = Cleaning(
+                min_pixels=pixels_below(self.options.least_m2, self.metric),
+                fill_pixels=pixels_below(self.options.least_hole_m2, self.metric),
+            )
+            planes = clean(planes, list(chosen), small)
+        patches = trace(planes, list(chosen), subpixel=False, junctions=True)
         fit = fit_areas(patches, self.metric, tolerance_m=self.options.simplify_m)
         frame = self._polygons(fit.polygons, patches, fit.method, {})
         return {value: _of_class(frame, value, name) for value, name in chosen.items()}

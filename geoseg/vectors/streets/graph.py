@@ -40,7 +40,7 @@ class Street:
 
 
 class Graph:
-    """Nodes and the streets between them. Numbers are given in order and never twice: the same steps, the same graph."""
+    """Nodes and the streets between them. Numbers are given in order and never twice."""
 
     def __init__(self) -> None:
         self.nodes: dict[int, np.ndarray] = {}

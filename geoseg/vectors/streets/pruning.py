@@ -15,6 +15,8 @@ NARROW = 0.5
 """Of the width of the street it leaves: a narrower dead end is a drive, unless it is long."""
 NARROW_M = 3.2
 """A dead end narrower than this is one too."""
+_STRAIGHT_ON = np.deg2rad(18)
+"""Furthest that a street turns in a crossing, if two junctions are to be one."""
 
 
 def prune(graph: Graph, min_spur_m: float) -> None:
@@ -81,7 +83,7 @@ def contract(graph: Graph) -> None:
         if min(graph.degree(first), graph.degree(second)) < 3:
             continue
         widest = np.fmax(street.radius[0], street.radius[-1])
-        if not length < 2 * SHARE * widest:
+        if length >= 2 * SHARE * widest and not (length < 6 * widest and _is_crossing(graph, number, 2 * widest)):
             continue
         weight = np.array([graph.degree(first), graph.degree(second)], float)
         middle = (weight[0] * graph.nodes[first] + weight[1] * graph.nodes[second]) / weight.sum()
@@ -95,13 +97,44 @@ def contract(graph: Graph) -> None:
     graph.tidy()
 
 
+def _is_crossing(graph: Graph, number: int, clear: float) -> bool:
+    """Whether a street is but the middle of a slanting crossing: each arm at one end goes on in one at the other."""
+    sides = []
+    for node in graph.streets[number].ends:
+        arms = [arm for other, arm in graph.arms(node) if other != number]
+        if len(arms) != 2:
+            return False
+        sides.append([_course(arm, clear) for arm in arms])
+    (a, b), (c, d) = sides
+    return any(max(_bend(*pair) for pair in pairs) < _STRAIGHT_ON for pairs in (((a, c), (b, d)), ((a, d), (b, c))))
+
+
+def _course(street: Street, clear: float) -> np.ndarray:
+    """(2, 2) points of a street, `clear` metres from its beginning and 14 metres further on, or at its end."""
+    along = street.along()
+    at = np.minimum([clear, clear + 14], [along[-1] / 2, along[-1]])
+    return np.column_stack([np.interp(at, along, street.xy[:, axis]) for axis in (0, 1)])
+
+
+def _bend(first: np.ndarray, second: np.ndarray) -> float:
+    """How far one goes straight on in another, both outwards: the larger angle to the line between them, radians."""
+    across = second[0] - first[0]
+    turns = []
+    for way, line in ((first[0] - first[1], across), (second[1] - second[0], across)):
+        size = np.hypot(*way) * np.hypot(*line)
+        turns.append(np.arccos(np.clip(way @ line / size, -1, 1)) if size else np.pi)
+    return float(max(turns))
+
+
 def drop_small(graph: Graph, min_part_m: float) -> None:
     """Take out connected parts whose streets have a smaller length in all; in place."""
     names = {node: index for index, node in enumerate(graph.nodes)}
     ends = np.array([[names[node] for node in street.ends] for street in graph.streets.values()], int).reshape(-1, 2)
     length = np.array([street.length for street in graph.streets.values()])
     size = (len(names), len(names))
-    _, part = connected_components(coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=size), directed=False)
+    _, part = connected_components(
+        coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=size), directed=False
+    )
     total = np.bincount(part[ends[:, 0]], length, len(names) + 1)
     for number, small in zip(list(graph.streets), total[part[ends[:, 0]]] < min_part_m, strict=True):
         if small:

@@ -48,7 +48,7 @@ class Footprints:
     scale: tuple[float, float]
     """Metres per pixel along a row and along a column."""
     taps: tuple[np.ndarray, np.ndarray]
-    """Weights of the Gaussian along a row and a column, uint32, odd in number, of sum 64."""
+    """Weights of the Gaussian along a row and a column, uint32, odd in number, of sum 256."""
     disc: np.ndarray
     """(2 r + 1,) int64: half the width in pixels of each row of the disc that closes the surface."""
     fill: int
@@ -93,20 +93,20 @@ class Footprints:
 def scale_of(metric: Metric) -> tuple[float, float]:
     """Metres per pixel along a row and along a column, at the centre of the grid."""
     centre = np.array([metric.grid.width / 2, metric.grid.height / 2])
-    here, right, below = metric.to_metres(centre + [(0, 0), (1, 0), (0, 1)])
+    here, right, below = metric.to_metres(centre + np.array([(0, 0), (1, 0), (0, 1)]))
     return float(np.hypot(*(right - here))), float(np.hypot(*(below - here)))
 
 
 def _gaussian(sigma: float) -> np.ndarray:
-    """Integer weights of sum 64: sums of integers are the same in any order."""
+    """Integer weights of sum 256: sums of integers are the same in any order."""
     reach = math.ceil(2.5 * sigma)
     if sigma < 0.3:
-        return np.array([64], np.uint32)
+        return np.array([256], np.uint32)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    whole = np.floor(64 * weights / weights.sum()).astype(np.uint32)
-    whole[reach] += 64 - whole.sum()
+    whole = np.round(256 * weights / weights.sum()).astype(np.int64)
+    whole[reach] += 256 - whole.sum()
     kept = np.flatnonzero(whole)
-    return whole[kept[0] : kept[-1] + 1]
+    return whole[kept[0] : kept[-1] + 1].astype(np.uint32)
 
 
 def _disc(across: float, down: float) -> np.ndarray:

@@ -86,9 +86,9 @@ def _blurred(plane: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndar
                 column[col + right] += np.uint16(source[col]) * weight
         target = out[row]
         for tap in range(len(across)):
-            weight = np.uint32(across[tap])
+            share = np.uint32(across[tap])
             for col in range(width):
-                target[col] += np.uint32(column[col + tap]) * weight
+                target[col] += np.uint32(column[col + tap]) * share
     return out
 
 
@@ -99,8 +99,8 @@ def _divided(total: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndar
     for row in range(total.shape[0]):
         for col in range(total.shape[1]):
             share = down[row] * across[col]
-            if share == 4096:
-                out[row, col] = (total[row, col] + 32) >> 6
+            if share == 65536:
+                out[row, col] = (total[row, col] + 512) >> 10
             else:
                 out[row, col] = (total[row, col] * 64 + share // 2) // share
     return out
@@ -132,7 +132,7 @@ def surface(plane: np.ndarray, prints: Footprints) -> np.ndarray:
     if not found.any():
         return found
     if len(prints.disc) > 1:
-        found = _grown(_grown(found, np.uint8(1), prints.disc), np.uint8(0), prints.disc)
+        found = _grown(_grown(found, 1, prints.disc), 0, prints.disc)
     if prints.fill:
         _fill(found, prints.fill, prints.span)
     return found

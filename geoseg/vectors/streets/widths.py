@@ -55,8 +55,9 @@ def measure(
         if window is None:
             continue
         plane = smooth(scores(planes, window, value)[0], prints)
-        start = here[group] - (window.col + 0.5, window.row + 0.5)
-        width[group] = _reach(plane, start, left[group], most) + _reach(plane, start, -left[group], most)
+        corner, start = (window.col, window.row), here[group] - 0.5
+        sides = [_reach(plane, *corner, start, way * left[group], most) for way in (1, -1)]
+        width[group] = sides[0] + sides[1]
     return of, width
 
 
@@ -81,12 +82,16 @@ def _stations(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _reach(plane: np.ndarray, start: np.ndarray, step: np.ndarray, most: float) -> np.ndarray:
+def _reach(
+    plane: np.ndarray, first_col: int, first_row: int, start: np.ndarray, step: np.ndarray, most: float
+) -> np.ndarray:
     """(n,) float64 metres along straight lines to where a plane falls to half; NaN if it starts lower or never does.
 
     Args:
         plane: (h, w) uint16, 64 times the score; its side ends a line too.
-        start: (n, 2) column and row in the plane, whole at the centres of pixels.
+        first_col: Column of the raster in which the plane begins.
+        first_row: Its row.
+        start: (n, 2) column and row in the raster, whole at the centres of pixels.
         step: (n, 2) of one metre.
         most: Metres to look.
     """
@@ -98,12 +103,14 @@ def _reach(plane: np.ndarray, start: np.ndarray, step: np.ndarray, most: float) 
         last, far = 0.0, 0.0
         while far <= most:
             x, y = start[k, 0] + far * step[k, 0], start[k, 1] + far * step[k, 1]
-            if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            # Whole numbers are taken off, not the plane's corner: the same rounding wherever the plane begins.
+            left, top = math.floor(x), math.floor(y)
+            u, v = x - left, y - top
+            col, row = left - first_col, top - first_row
+            if not (-0.5 <= col + u <= width - 0.5 and -0.5 <= row + v <= height - 0.5):
                 break
-            x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
-            col, row = min(int(x), max(width - 2, 0)), min(int(y), max(height - 2, 0))
-            u, v = x - col, y - row
-            right, below = min(col + 1, width - 1), min(row + 1, height - 1)
+            right, below = min(max(col + 1, 0), width - 1), min(max(row + 1, 0), height - 1)
+            col, row = min(max(col, 0), width - 1), min(max(row, 0), height - 1)
             found = (1 - v) * ((1 - u) * plane[row, col] + u * plane[row, right]) + v * (
                 (1 - u) * plane[below, col] + u * plane[below, right]
             )
