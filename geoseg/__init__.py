@@ -7,7 +7,8 @@ The names below are the Python API; each is imported when first used, so that `i
     tile_scenes(scenes, labels, folder)         labelled tiles; TileOptions, LabelOptions
     train_model(load_config(file), folder)      a checkpoint from labelled data; TrainConfig
     compare_runs(folders)                       runs side by side; Comparison
-    evaluate_prediction(predicted, reference)   scores; Evaluation
+    evaluate_prediction(predicted, reference)   scores of a raster; Evaluation
+    evaluate_vectors(predicted, reference)      scores of buildings and roads, object by object
 
 Each does what the command of that verb does. `geoseg.evaluate` and `geoseg.training` are modules, not functions.
 """
@@ -34,6 +35,7 @@ _API = {
     "compare_runs": "geoseg.compare",
     "Comparison": "geoseg.compare",
     "evaluate_prediction": "geoseg.evaluate",
+    "evaluate_vectors": "geoseg.evaluate",
     "Evaluation": "geoseg.evaluate",
     "load_checkpoint": "geoseg.checkpoint",
     "resolve_model": "geoseg.checkpoint",

@@ -51,7 +51,7 @@ def test_shape_comes_back_with_its_corners(name, degrees):
 
 
 @given(st.floats(0, 180), st.floats(14, 70), st.floats(14, 40), st.floats(-0.5, 0.5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_rectangle_comes_back_in_its_direction(degrees, width, depth, shift):
     truth = placed([(0, 0), (width, 0), (width, depth), (0, depth)], degrees, (64 + shift, 64 - shift))
     planes = draw_buildings([truth])

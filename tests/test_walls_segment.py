@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
 from geoseg.vectors.walls.breaks import MOST, candidates, farthest
 from geoseg.vectors.walls.direction import leanings, vote
@@ -74,8 +75,8 @@ def test_turn_is_where_squares_are_least(seed):
         runs = [np.arange(k, k + 11) % 40 for k in begins]
         return sum(squares(a[p], b[p], s) for p, s in zip(runs, states, strict=True))
 
-    grid = np.linspace(-0.6, 0.6, 2401)
-    assert 0.5 * np.arctan2(sine, cosine) == pytest.approx(grid[np.argmin([total(t) for t in grid])], abs=1e-3)
+    least = minimize_scalar(total, bounds=(-0.6, 0.6), method="bounded").x
+    assert 0.5 * np.arctan2(sine, cosine) == pytest.approx(least, abs=1e-3)
 
 
 @given(st.floats(-40, 40), st.integers(16, 60), st.integers(16, 60))
