@@ -166,6 +166,16 @@ def with_spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
 
 
+def compared(values: list[float], others: list[float]) -> str:
+    """Mean and spread, marked where they differ from others by more than the spread of the differences."""
+    return marked(with_spread(values), *interval(values, others))
+
+
+def marked(said: str, by: float, within: float) -> str:
+    """Bold where an interval leaves 0 out."""
+    return f"**{said}**" if abs(by) > within else said
+
+
 def collapsed(runs: list[Scores]) -> str:
     """Classes that were not learnt, and in how many runs."""
     failures = {name: sum(run[name] < COLLAPSED for run in runs) for name in CLASSES[1:]}
@@ -173,7 +183,7 @@ def collapsed(runs: list[Scores]) -> str:
 
 
 def table(found: dict[str, list[Scores]]) -> str:
-    """A row for each loss as Markdown, the best first. Bold: the difference exceeds the spread over seeds."""
+    """A row for each loss as Markdown, the best first. Bold: more than the spread over seeds from the first."""
     names = (*CLASSES[1:], MEAN)
     head = ("loss", *names, f"mean less that of {FIRST}", f"not learnt (IoU below {COLLAPSED})")
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(names) + 1)}---|"]
@@ -181,8 +191,8 @@ def table(found: dict[str, list[Scores]]) -> str:
     for loss, runs in ranked(found).items():
         by, within = interval([run[MEAN] for run in runs], first)
         said = f"{by:+.3f} ± {within:.3f}"
-        said = "" if loss == FIRST else f"**{said}**" if abs(by) > within else said
-        cells = [with_spread([run[name] for run in runs]) for name in names]
+        said = "" if loss == FIRST else marked(said, by, within)
+        cells = [compared([run[name] for run in runs], [run[name] for run in found[FIRST]]) for name in names]
         lines.append(f"| `{loss}` | {' | '.join([*cells, said, collapsed(runs)])} |")
     return "\n".join(lines)
 
@@ -207,7 +217,7 @@ def draw(found: dict[str, list[Scores]], path: Path) -> None:
         color = "#e6194b" if abs(by) > within else "#888888"
         if loss != FIRST:
             axes[-1].errorbar(by, row, xerr=within if len(runs) > 1 else None, fmt="o", color=color, capsize=3)
-    axes[-1].set_title(f"Mean of both, less that of {FIRST}")
+    axes[-1].set_title(f"Mean, less {FIRST}'s")
     for axis in axes:
         axis.set(yticks=range(len(found)), yticklabels=[loss.replace(",", ", ") for loss in found])
         axis.tick_params(axis="y", length=0)

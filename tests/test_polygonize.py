@@ -149,6 +149,7 @@ def test_fields(tmp_path):
     row = frames["building"].iloc[0]
     assert (row["class"], row["name"], row["holes"], row["method"], row["source"]) == (1, "building", 1, "raw", "unet")
     assert np.isnan(row["prob"])
+    assert np.isnan(row["prob_min10"])
     assert list(frames) == ["building", "road", "water"]
     assert len(frames["water"]) == 0
     assert dict(frames["water"].dtypes) == dict(frames["building"].dtypes)
@@ -165,6 +166,10 @@ def test_mean_probability(tmp_path):
     valid = np.where(stored == 255, np.nan, stored / 254)
     assert list(frame["prob"]) == [
         pytest.approx(np.nanmean(valid[components == i]), abs=1e-4) for i in range(1, count + 1)
+    ]
+    assert list(frame["prob_min10"]) == [
+        pytest.approx(np.nanpercentile(valid[components == i], 10, method="inverted_cdf"), abs=1e-4)
+        for i in range(1, count + 1)
     ]
 
 

@@ -49,7 +49,9 @@ def test_without_probabilities_the_patch_stays_whole():
 
 
 def test_bright_spot_is_no_building():
-    planes = draw_buildings([shapely.box(20, 20, 80, 60)], seams=[shapely.box(20, 20, 22.5, 60), shapely.box(30, 20, 31, 60)])
+    planes = draw_buildings(
+        [shapely.box(20, 20, 80, 60)], seams=[shapely.box(20, 20, 22.5, 60), shapely.box(30, 20, 31, 60)]
+    )
     cores = find_cores(planes.values == 1, planes.probabilities[1], 40, 50, 220, 1)[1]
     assert cores >= 2
     assert find_cores(planes.values == 1, planes.probabilities[1], 40, 50, 220, 2000)[1] < cores
@@ -57,7 +59,10 @@ def test_bright_spot_is_no_building():
 
 def test_pieces_share_a_wall_and_do_not_overlap():
     planes = draw_buildings(
-        [placed([(0, 0), (40, 0), (40, 30), (0, 30)], 12, (44, 64)), placed([(0, 0), (36, 0), (36, 44), (0, 44)], 12, (81, 72))],
+        [
+            placed([(0, 0), (40, 0), (40, 30), (0, 30)], 12, (44, 64)),
+            placed([(0, 0), (36, 0), (36, 44), (0, 44)], 12, (81, 72)),
+        ],
         seams=[placed([(0, 0), (1.4, 0), (1.4, 50), (0, 50)], 12, (63.4, 66))],
     )
     patches = apart(planes)

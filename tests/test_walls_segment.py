@@ -1,6 +1,6 @@
 """The pieces of the fit by themselves: exact where they claim to be."""
 
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_segmentation_is_the_best_of_all(seed, wall):
             points = [(np.arange(a, b + 1) % n) for a, b in zip(begins, ends, strict=True)]
             costs = [[squares(u[p], v[p], s) + penalty[s] for s in range(5)] for p in points]
             for states in product(range(5), repeat=count + 1):
-                if all(a != b or a == FREE for a, b in zip(states, states[1:], strict=False)):
+                if all(a != b or a == FREE for a, b in pairwise(states)):
                     best = min(best, sum(cost[s] for cost, s in zip(costs, states, strict=True)))
     begins, states, cost = segment(prefix_sums(u, v), at, penalty, 0)
     assert cost == pytest.approx(best, rel=1e-9)
@@ -83,7 +83,7 @@ def test_turn_is_where_squares_are_least(seed):
 @settings(max_examples=25, deadline=None)
 def test_vote_is_for_the_walls(degrees, width, depth):
     corners = np.array([(0, 0), (width, 0), (width, depth), (0, depth), (0, 0)], float)
-    side = np.concatenate([np.linspace(a, b, int(np.hypot(*(b - a))), endpoint=False) for a, b in zip(corners, corners[1:])])
+    side = np.concatenate([np.linspace(a, b, int(np.hypot(*(b - a))), endpoint=False) for a, b in pairwise(corners)])
     turn = np.radians(degrees)
     x, y = np.cos(turn) * side[:, 0] - np.sin(turn) * side[:, 1], np.sin(turn) * side[:, 0] + np.cos(turn) * side[:, 1]
     assert np.degrees(np.angle(complex(*vote(x, y, (3, 5, 8)))) / 4) == pytest.approx(degrees, abs=2)
@@ -101,18 +101,25 @@ def test_neighbours_agree_or_not():
     assert leanings(votes[:1], centres[:1], 60) == [0]
 
 
-@given(seeds, st.integers(3, 400))
+@given(seeds, st.integers(3, MOST))
 @settings(max_examples=40, deadline=None)
-def test_candidates_are_few_and_near(seed, n):
-    rng = np.random.default_rng(seed)
-    angle = np.sort(rng.uniform(0, 2 * np.pi, n))
-    x, y = np.cos(angle) * rng.uniform(20, 60, n), np.sin(angle) * rng.uniform(20, 60, n)
-    at = candidates(x, y, 0.5)
+def test_ring_is_near_its_candidates(seed, n):
+    u, v = wobbly(np.random.default_rng(seed), n)
+    at = candidates(u, v, 0.5)
     assert at[0] == 0
     assert (np.diff(at) > 0).all()
-    assert len(at) <= MOST
-    if len(at) < MOST / 2 and n > 2:
-        assert squares_to(x, y, np.column_stack([x[at], y[at]])) <= n * 0.25 + 1e-6
+    for first, last in pairwise([*at, n]):
+        along = np.array([u[last % n] - u[first], v[last % n] - v[first]])
+        off = np.stack([u[first:last] - u[first], v[first:last] - v[first]])
+        assert (np.abs(along[0] * off[1] - along[1] * off[0]) <= 0.5 * np.hypot(*along) + 1e-9).all()
+
+
+@given(seeds, st.integers(MOST + 1, 900))
+@settings(max_examples=20, deadline=None)
+def test_candidates_are_few(seed, n):
+    rng = np.random.default_rng(seed)
+    at = candidates(rng.uniform(0, 100, n), rng.uniform(0, 100, n), 0.1)
+    assert 2 <= len(at) <= MOST
 
 
 def test_farthest_point_is_a_corner():
@@ -138,3 +145,9 @@ def test_circle_of_points_on_one():
     assert (x, y, radius) == pytest.approx((3, -2, 5))
     assert off == pytest.approx(0, abs=1e-18)
     assert fit_circle(np.arange(5.0), np.arange(5.0))[3] == np.inf
+
+
+def test_squares_to_a_box():
+    x, y = np.array([1.0, 3.0, -1.0, 1.0]), np.array([0.0, 3.0, -2.0, 1.0])
+    box = np.array([[0.0, 0], [2, 0], [2, 2], [0, 2]])
+    assert squares_to(x, y, box) == pytest.approx(0 + 2 + 5 + 1)

@@ -18,7 +18,7 @@ from geoseg.windows import Window
 
 MAX_PATCHES = 5_000_000
 """More patches than this are noise, and would fill the memory."""
-_STRIP = 32 << 20  # bytes of labels and probabilities read in one go, unless the planes come in higher strips
+_STRIP = 8 << 20  # bytes of labels and probabilities read in one go, unless the planes come in higher strips
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,20 +9,15 @@ Coordinates are whole numbers of 1/`SCALE` pixel: nothing rounds differently any
 one row of an array, which is what the processor's cache likes, and arrays are passed one by one, because numba counts
 references to those in a tuple at every call.
 
-Vertices lie in blocks of `VERTICES`, which a chain fills from both of its ends: neighbours in a ring are neighbours in
-memory. Both ends of an open chain have a row in `ends`.
-
-`nodes` is (`VERTICES` n, 4) int32, a vertex a row:
+`nodes` is (n, 6) int32, a vertex a row:
     `X`, `Y`: its coordinates;
+    `AFTER`: the next vertex; of a free row the next free one;
+    `MATE`: at both ends of an open chain the other end;
     `TWIN`: where a label meets itself across a corner the vertex of the other pixel, else -1;
     `MARK`: 1 where three labels meet.
-`blocks` is (n, 3) int32: `NEXT`, the block that follows in the chain (of a free one the next free one), and its
-vertices in use, from `LOW` to below `HIGH`.
-`ends` is (2 W + 16, 2) int32: `BLOCK` the chain ends in, and `MATE`, the end at its other side (of a free row the next
-free one).
-`closed` is (m, 2) int32: a block and the run label of every ring that is closed.
-`state` is (6,) int64: `FREE`, the first free block or -1; `FREED`, how many there are; `USED`, blocks ever used;
-`CLOSED`, how many rings are closed; `LOOSE`, the first free row of `ends` or -1; `ENDS`, rows of it ever used.
+`closed` is (m, 2) int32: a vertex and the run label of every ring that is closed.
+`state` is (4,) int64: `FREE`, the first free row or -1; `FREED`, how many there are; `USED`, rows ever used; `CLOSED`,
+how many rings are closed.
 `corner` is (6, 4) int64: what lies round a corner, by its edges clockwise as seen on the screen (`TOP`, `RIGHT`,
 `BOTTOM`, `LEFT`):
     `LABEL`: of the pixel that follows the edge;
@@ -41,13 +36,9 @@ SCALE = 1024
 """Steps of a coordinate in a pixel."""
 _KEPT = SCALE // 64  # a vertex stays this far from the pixel's centre: neighbouring segments never touch
 TOP, RIGHT, BOTTOM, LEFT = range(4)
-X, Y, TWIN, MARK = range(4)
-NEXT, LOW, HIGH = range(3)
-BLOCK, MATE = range(2)
+X, Y, AFTER, MATE, TWIN, MARK = range(6)
 LABEL, INTO, OUT, COL, ROW, OWN = range(6)
-FREE, FREED, USED, CLOSED, LOOSE, ENDS = range(6)
-VERTICES = 8
-"""Of a block."""
+FREE, FREED, USED, CLOSED = range(4)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -84,101 +75,63 @@ def crossing(probabilities, plane, row, col, down, right, here, there):  # type:
     return found - SCALE // 2
 
 
-@njit(cache=True, nogil=True)
-def _new_block(blocks, state, full):  # type: ignore[no-untyped-def]
-    """A block without vertices that has room behind (`full` 0), before (`VERTICES`) or on both sides."""
-    block = state[FREE]
-    if block >= 0:
-        state[FREE] = blocks[block, NEXT]
+@njit(cache=True, nogil=True, forceinline=True)
+def _new(nodes, state, x, y, mark):  # type: ignore[no-untyped-def]
+    """A chain of one vertex."""
+    node = state[FREE]
+    if node >= 0:
+        state[FREE] = nodes[node, AFTER]
         state[FREED] -= 1
     else:
-        block = state[USED]
+        node = state[USED]
         state[USED] += 1
-    blocks[block, LOW] = blocks[block, HIGH] = full
-    return block
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _new_end(ends, state, block):  # type: ignore[no-untyped-def]
-    end = state[LOOSE]
-    if end >= 0:
-        state[LOOSE] = ends[end, MATE]
-    else:
-        end = state[ENDS]
-        state[ENDS] += 1
-    ends[end, BLOCK] = block
-    return end
-
-
-@njit(cache=True, nogil=True)
-def _new_chain(nodes, blocks, ends, state, x, y, mark):  # type: ignore[no-untyped-def]
-    """A chain of one vertex; returns its last end."""
-    block = _new_block(blocks, state, VERTICES // 2)
-    first, last = _new_end(ends, state, block), _new_end(ends, state, block)
-    ends[first, MATE] = last
-    ends[last, MATE] = first
-    extend(nodes, blocks, ends, state, last, x, y, mark, True)
-    return last
-
-
-@njit(cache=True, nogil=True)
-def extend(nodes, blocks, ends, state, end, x, y, mark, forward):  # type: ignore[no-untyped-def]
-    """Add a vertex behind the last end of a chain (`forward`) or before its first one; returns the vertex."""
-    block = np.int64(ends[end, BLOCK])
-    if forward:
-        if blocks[block, HIGH] == VERTICES:
-            follows = _new_block(blocks, state, 0)
-            blocks[block, NEXT] = follows
-            ends[end, BLOCK] = block = follows
-        node = block * VERTICES + blocks[block, HIGH]
-        blocks[block, HIGH] += 1
-    else:
-        if blocks[block, LOW] == 0:
-            follows = _new_block(blocks, state, VERTICES)
-            blocks[follows, NEXT] = block
-            ends[end, BLOCK] = block = follows
-        blocks[block, LOW] -= 1
-        node = block * VERTICES + blocks[block, LOW]
     nodes[node, X] = x
     nodes[node, Y] = y
+    nodes[node, MATE] = node
     nodes[node, TWIN] = -1
     nodes[node, MARK] = mark
     return node
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _join(blocks, ends, closed, state, last, first, label):  # type: ignore[no-untyped-def]
-    """Join the last end of a chain to the first of another, or of itself: then a ring is closed."""
-    block = ends[first, BLOCK]
-    blocks[ends[last, BLOCK], NEXT] = block
-    one, other = ends[last, MATE], ends[first, MATE]
-    if one == first:
-        closed[state[CLOSED], 0] = block
-        closed[state[CLOSED], 1] = label
-        state[CLOSED] += 1
+def extend(nodes, state, end, x, y, forward):  # type: ignore[no-untyped-def]
+    """Add a vertex behind the last one of a chain (`forward`) or before its first one; returns the new end."""
+    node = _new(nodes, state, x, y, 0)
+    mate = nodes[end, MATE]
+    if forward:
+        nodes[end, AFTER] = node
     else:
-        ends[one, MATE] = other
-        ends[other, MATE] = one
-    ends[last, MATE] = first
-    ends[first, MATE] = state[LOOSE]
-    state[LOOSE] = last
+        nodes[node, AFTER] = end
+    nodes[mate, MATE] = node
+    nodes[node, MATE] = mate
+    return node
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def meet(  # type: ignore[no-untyped-def]
-    nodes, blocks, ends, closed, state, corner, chosen, row, col, subpixel, junctions, left, right
-):
+def _join(nodes, closed, state, tail, head, label):  # type: ignore[no-untyped-def]
+    """Join the end of a chain to the beginning of another, or of itself: then a ring is closed."""
+    nodes[tail, AFTER] = head
+    first, last = nodes[tail, MATE], nodes[head, MATE]
+    if first == head:
+        closed[state[CLOSED], 0] = head
+        closed[state[CLOSED], 1] = label
+        state[CLOSED] += 1
+    else:
+        nodes[first, MATE] = last
+        nodes[last, MATE] = first
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def meet(nodes, closed, state, corner, chosen, row, col, subpixel, junctions, left, right):  # type: ignore[no-untyped-def]
     """Lead the chains of all chosen pixels round a corner through it.
 
     Pixels between one edge and the next clockwise are of one label; their chain comes in along the second edge and goes
     out along the first. Pixels that touch only across the corner stay apart.
 
     Args:
-        nodes: Vertices.
-        blocks: Of them; room for 12 more is needed.
-        ends: Of the chains.
+        nodes: Room for 12 more vertices is needed.
         closed: Room for 2 more rings is needed.
-        state: Of all these.
+        state: Of both.
         corner: Its labels, and the chains of the top and the left edge; those of the right and the bottom one are set.
         chosen: (256,) bool by label.
         row: Of the corner.
@@ -208,7 +161,7 @@ def meet(  # type: ignore[no-untyped-def]
         into = (out + steps) & 3
         vertex = own or (not subpixel and (steps & 1) == 1)
         run = left if into == TOP else right
-        _lead(nodes, blocks, ends, closed, state, corner, into, out, subpixel, vertex, x, y, mark, run)
+        _lead(nodes, closed, state, corner, into, out, subpixel, vertex, x, y, mark, run)
     if edges == 4 and not subpixel:
         for edge in range(2):
             if corner[LABEL, edge] == corner[LABEL, edge + 2] and corner[OWN, edge] >= 0:
@@ -217,31 +170,30 @@ def meet(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _lead(  # type: ignore[no-untyped-def]
-    nodes, blocks, ends, closed, state, corner, into, out, subpixel, vertex, x, y, mark, run
-):
+def _lead(nodes, closed, state, corner, into, out, subpixel, vertex, x, y, mark, run):  # type: ignore[no-untyped-def]
     """Lead one chain in along one edge and out along another, through a vertex of the corner's own if wanted."""
-    last = np.int64(-1)
+    tail = np.int64(-1)
     if into in (TOP, LEFT):
-        last = corner[INTO, into]
+        tail = corner[INTO, into]
     elif subpixel:
-        last = _new_chain(nodes, blocks, ends, state, corner[COL, into], corner[ROW, into], 0)
-        corner[INTO, into] = ends[last, MATE]
-    if vertex and last >= 0:
-        corner[OWN, out] = extend(nodes, blocks, ends, state, last, x, y, mark, True)
-    elif vertex:
-        last = _new_chain(nodes, blocks, ends, state, x, y, mark)
-        corner[INTO, into] = ends[last, MATE]
-        corner[OWN, out] = ends[last, BLOCK] * VERTICES + VERTICES // 2
+        tail = _new(nodes, state, corner[COL, into], corner[ROW, into], 0)
+        corner[INTO, into] = tail
+    if vertex:
+        if tail < 0:
+            tail = corner[INTO, into] = _new(nodes, state, x, y, mark)
+        else:
+            tail = extend(nodes, state, tail, x, y, True)
+            nodes[tail, MARK] = mark
+        corner[OWN, out] = tail
     if out in (TOP, LEFT):
-        if last < 0:
+        if tail < 0:
             corner[INTO, into] = corner[OUT, out]
         else:
-            _join(blocks, ends, closed, state, last, corner[OUT, out], run)
-        return
-    if subpixel:
-        extend(nodes, blocks, ends, state, last, corner[COL, out], corner[ROW, out], 0, True)
-    corner[OUT, out] = last
+            _join(nodes, closed, state, tail, corner[OUT, out], run)
+    elif subpixel:
+        corner[OUT, out] = extend(nodes, state, tail, corner[COL, out], corner[ROW, out], True)
+    else:
+        corner[OUT, out] = tail
 
 
 @njit(cache=True, nogil=True)
@@ -256,7 +208,7 @@ def _middle(corner, edges):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def harvest(nodes, blocks, closed, state, runs, min_pixels):  # type: ignore[no-untyped-def]
+def harvest(nodes, closed, state, runs, min_pixels):  # type: ignore[no-untyped-def]
     """Take the closed rings out of the lists, split where they touch themselves, and free their vertices.
 
     The chains of a patch keep two of its pixels that touch only across a corner apart. If they prove to be of one ring,
@@ -265,9 +217,8 @@ def harvest(nodes, blocks, closed, state, runs, min_pixels):  # type: ignore[no-
 
     Args:
         nodes: Vertices.
-        blocks: Of them.
         closed: Rings.
-        state: Of all these; no ring is closed afterwards.
+        state: Of both; no ring is closed afterwards.
         runs: Their patches; the pixels of a patch are all counted once its outline is closed.
         min_pixels: Outlines of smaller patches are left out.
 
@@ -275,31 +226,30 @@ def harvest(nodes, blocks, closed, state, runs, min_pixels):  # type: ignore[no-
         (n, 2) int32 x, y of the rings' vertices, each from its uppermost leftmost one on, right-hand side inside;
         (n,) uint8 marks; (rings, 3) int32 number of vertices, run label, and 1 for a hole.
     """
-    room = (state[USED] - state[FREED]) * VERTICES  # memory that is not written to is not taken
+    room = state[USED] - state[FREED]  # memory that is not written to is not taken
     points, marks = np.empty((room, 2), np.int32), np.empty(room, np.uint8)
     rings, at = np.empty((room // 4 + 1, 3), np.int32), np.zeros(2, np.int64)  # at: vertices and rings so far
     stack = np.empty((room, 4), np.int32)
     for index in range(state[CLOSED]):
         first, label = int(closed[index, 0]), root_of(runs, np.int64(closed[index, 1]))
         small = runs[label, PIXELS] < min_pixels
-        block, height = first, 0
+        node, height = first, 0
         while True:
-            for node in range(block * VERTICES + blocks[block, LOW], block * VERTICES + blocks[block, HIGH]):
-                twin = int(nodes[node, TWIN])
-                stack[height, 0], stack[height, 1] = nodes[node, X], nodes[node, Y]
-                stack[height, 2], stack[height, 3] = nodes[node, MARK], twin
-                height += 1
-                if twin >= 0:
-                    nodes[twin, TWIN] = -1 - height  # how high the stack is without what comes now
-                elif twin < -1 and -1 - twin <= height and stack[-2 - twin, 3] == node:  # so it was seen in this ring
-                    _take(stack, -1 - twin, height, label, small, points, marks, rings, at)
-                    height = -1 - twin
-            following = int(blocks[block, NEXT])
-            blocks[block, NEXT] = state[FREE]
-            state[FREE] = block
+            twin = int(nodes[node, TWIN])
+            stack[height, 0], stack[height, 1] = nodes[node, X], nodes[node, Y]
+            stack[height, 2], stack[height, 3] = nodes[node, MARK], twin
+            height += 1
+            if twin >= 0:
+                nodes[twin, TWIN] = -1 - height  # how high the stack is without what comes now
+            elif twin < -1 and -1 - twin <= height and stack[-2 - twin, 3] == node:  # so it was seen in this ring
+                _take(stack, -1 - twin, height, label, small, points, marks, rings, at)
+                height = -1 - twin
+            following = int(nodes[node, AFTER])
+            nodes[node, AFTER] = state[FREE]
+            state[FREE] = node
             state[FREED] += 1
-            block = following
-            if block == first:
+            node = following
+            if node == first:
                 break
         _take(stack, 0, height, label, small, points, marks, rings, at)
     state[CLOSED] = 0

@@ -6,6 +6,9 @@ A chain is carried on for each crack of the last row. Eight corners without a cr
 the left, of that to the right, and the label of the run that begins there.
 """
 
+# numba keeps compiled code as long as the file of the function called from Python does not change: after a change in
+# rings.py or runs.py, clear __pycache__/*.nb*.
+
 import numpy as np
 from numba import njit
 
@@ -39,23 +42,7 @@ from geoseg.vectors.runs import (
 
 @njit(cache=True, nogil=True)
 def trace_rows(  # type: ignore[no-untyped-def]
-    how,
-    chosen,
-    plane,
-    nodes,
-    blocks,
-    ends,
-    closed,
-    state,
-    runs,
-    chances,
-    histograms,
-    given,
-    carried,
-    corner,
-    strip,
-    words,
-    planes,
+    how, chosen, plane, nodes, closed, state, runs, chances, histograms, given, carried, corner, strip, words, planes
 ):
     """Trace between the rows of a strip until it ends, or room for what another row might bring runs out.
 
@@ -65,10 +52,8 @@ def trace_rows(  # type: ignore[no-untyped-def]
         chosen: (256,) bool: labels to trace.
         plane: (256,) int64 index of each label's probabilities, or -1.
         nodes: Vertices, as `rings` has it.
-        blocks: Of vertices, likewise.
-        ends: Of the chains.
-        closed: Rings that are closed.
-        state: Of all these.
+        closed: Rings that are closed, likewise.
+        state: Of both.
         runs: Run labels, as `runs` has it.
         chances: Their probabilities.
         histograms: Of the patches under way.
@@ -83,7 +68,7 @@ def trace_rows(  # type: ignore[no-untyped-def]
     width = carried.shape[1] - 1
     while how[3] < len(strip):
         row, line = how[2] + how[3] - 1, how[3]
-        if len(blocks) - state[USED] + state[FREED] < 12 * (width + 1) or len(closed) - state[CLOSED] < 2 * (width + 1):
+        if len(nodes) - state[USED] + state[FREED] < 12 * (width + 1) or len(closed) - state[CLOSED] < 2 * (width + 1):
             return
         if len(runs) - given[LABELS] < width + 1:
             return
@@ -95,8 +80,6 @@ def trace_rows(  # type: ignore[no-untyped-def]
             chosen,
             plane,
             nodes,
-            blocks,
-            ends,
             closed,
             state,
             runs,
@@ -121,8 +104,6 @@ def _trace_row(  # type: ignore[no-untyped-def]
     chosen,
     plane,
     nodes,
-    blocks,
-    ends,
     closed,
     state,
     runs,
@@ -156,32 +137,18 @@ def _trace_row(  # type: ignore[no-untyped-def]
                 ul, dl = strip[line - 1, col - 1], strip[line, col - 1]
             if ul == ur and dl == dr:
                 if subpixel and ul != dl:
-                    _along(nodes, blocks, ends, state, corner, chosen, plane, planes, row, line, col, ur, dr)
+                    _along(nodes, state, corner, chosen, plane, planes, row, line, col, ur, dr)
                 continue
             run_right = carried[2, col] if ul != ur else run_upper
             if ul == dl and ur == dr:
                 if subpixel:
-                    _down(nodes, blocks, ends, state, carried, chosen, plane, planes, row, line, col, dl, dr)
+                    _down(nodes, state, carried, chosen, plane, planes, row, line, col, dl, dr)
             else:
                 corner[LABEL, TOP], corner[LABEL, RIGHT], corner[LABEL, BOTTOM], corner[LABEL, LEFT] = ur, dr, dl, ul
                 corner[INTO, TOP], corner[OUT, TOP] = carried[0, col], carried[1, col]
                 if subpixel:
                     _place(corner, plane, planes, row, line, col, junctions)
-                meet(
-                    nodes,
-                    blocks,
-                    ends,
-                    closed,
-                    state,
-                    corner,
-                    chosen,
-                    row,
-                    col,
-                    subpixel,
-                    junctions,
-                    run_upper,
-                    run_right,
-                )
+                meet(nodes, closed, state, corner, chosen, row, col, subpixel, junctions, run_upper, run_right)
                 corner[INTO, LEFT], corner[OUT, LEFT] = corner[OUT, RIGHT], corner[INTO, RIGHT]
                 carried[0, col], carried[1, col] = corner[OUT, BOTTOM], corner[INTO, BOTTOM]
             if dl != dr:
@@ -198,29 +165,29 @@ def _trace_row(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _along(nodes, blocks, ends, state, corner, chosen, plane, planes, row, line, col, above, below):  # type: ignore[no-untyped-def]
+def _along(nodes, state, corner, chosen, plane, planes, row, line, col, above, below):  # type: ignore[no-untyped-def]
     """Lead the chains on both sides of a crack straight on to the right."""
     moved = np.int64(0)
     if planes.shape[2] > 0:
         moved = crossing(planes, plane, line - 1, col, np.int64(1), np.int64(0), above, below)
     x, y = col * SCALE + SCALE // 2, row * SCALE + moved
     if chosen[above]:
-        extend(nodes, blocks, ends, state, corner[OUT, LEFT], x, y, 0, False)
+        corner[OUT, LEFT] = extend(nodes, state, corner[OUT, LEFT], x, y, False)
     if chosen[below]:
-        extend(nodes, blocks, ends, state, corner[INTO, LEFT], x, y, 0, True)
+        corner[INTO, LEFT] = extend(nodes, state, corner[INTO, LEFT], x, y, True)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _down(nodes, blocks, ends, state, carried, chosen, plane, planes, row, line, col, left, right):  # type: ignore[no-untyped-def]
+def _down(nodes, state, carried, chosen, plane, planes, row, line, col, left, right):  # type: ignore[no-untyped-def]
     """Lead the chains on both sides of a crack straight on to the row below."""
     moved = np.int64(0)
     if planes.shape[2] > 0:
         moved = crossing(planes, plane, line, col - 1, np.int64(0), np.int64(1), left, right)
     x, y = col * SCALE + moved, row * SCALE + SCALE // 2
     if chosen[left]:
-        extend(nodes, blocks, ends, state, carried[0, col], x, y, 0, True)
+        carried[0, col] = extend(nodes, state, carried[0, col], x, y, True)
     if chosen[right]:
-        extend(nodes, blocks, ends, state, carried[1, col], x, y, 0, False)
+        carried[1, col] = extend(nodes, state, carried[1, col], x, y, False)
 
 
 @njit(cache=True, nogil=True, forceinline=True)

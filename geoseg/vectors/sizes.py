@@ -10,10 +10,10 @@ from geoseg.vectors.metric import Metric
 from geoseg.vectors.patches import Patches
 from geoseg.vectors.rings import SCALE
 
-_APART_M = 250
-"""Between projected points. Between them the ground is plane: a projection bends by less than a millimetre and a half
-there (the square over eight times the Earth's radius)."""
-_MOST = 4_000_000  # projected points
+_APART_M = 50
+"""Between projected points. Between them the ground is taken to be plane; scale and angles of a projection change over
+half this way by its part of the Earth's radius (times tan(latitude) at worst), some millionths."""
+_MOST = 1_000_000  # projected points
 
 
 def sizes(patches: Patches, grid: Grid) -> dict[str, np.ndarray]:
@@ -29,15 +29,16 @@ def sizes(patches: Patches, grid: Grid) -> dict[str, np.ndarray]:
     return {"area_m2": area.round(3), "perimeter_m": perimeter.round(3)}
 
 
-def _lattice(grid: Grid) -> tuple[float, np.ndarray]:
-    """Pixels between points of a lattice over the grid, and where they lie on the ground: (rows, cols, 2) metres."""
+def _lattice(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """(2,) pixels to the right and down between points of a lattice on the grid, and their (rows, cols, 2) metres."""
     if grid.gsd is None:
         side = 2.0 ** math.ceil(math.log2(max(grid.shape)))  # exact in binary: an area is a whole number of pixels
-        return side, np.array([[[0, 0], [side, 0]], [[0, side], [side, side]]])
+        return np.array([side, side]), np.array([[[0, 0], [side, 0]], [[0, side], [side, side]]])
     apart = max(_APART_M / grid.gsd, 1, math.sqrt(grid.width * grid.height / _MOST))
-    rows, cols = (math.ceil(side / apart) + 1 for side in grid.shape)
-    x, y = np.meshgrid(np.arange(cols) * apart, np.arange(rows) * apart)
-    return apart, Metric(grid).to_metres(np.column_stack([x.ravel(), y.ravel()])).reshape(rows, cols, 2)
+    rows, cols = (math.ceil(side / apart) for side in grid.shape)
+    x, y = np.meshgrid(np.linspace(0, grid.width, cols + 1), np.linspace(0, grid.height, rows + 1))
+    placed = Metric(grid).to_metres(np.column_stack([x.ravel(), y.ravel()]))
+    return np.array([grid.width / cols, grid.height / rows]), placed.reshape(rows + 1, cols + 1, 2)
 
 
 @njit(cache=True, nogil=True)
@@ -64,7 +65,7 @@ def _measure(points, ring_offsets, patch_offsets, apart, lattice):  # type: igno
 @njit(cache=True, nogil=True)
 def _placed(x, y, apart, lattice):  # type: ignore[no-untyped-def]
     """Where a vertex lies on the ground."""
-    right, down = x / (SCALE * apart), y / (SCALE * apart)
+    right, down = x / (SCALE * apart[0]), y / (SCALE * apart[1])
     col, row = min(int(right), lattice.shape[1] - 2), min(int(down), lattice.shape[0] - 2)
     right, down = right - col, down - row
     found_x = found_y = 0.0

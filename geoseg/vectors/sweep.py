@@ -7,7 +7,7 @@ run labels that are no longer needed are forgotten, and only then the arrays gro
 import numpy as np
 
 from geoseg.errors import UsageError
-from geoseg.vectors.rings import FREED, USED, VERTICES, harvest
+from geoseg.vectors.rings import FREED, USED, harvest
 from geoseg.vectors.rows import trace_rows
 from geoseg.vectors.runs import LABELS, STACK, VACANT, compact, settle
 
@@ -48,11 +48,9 @@ class Sweep:
         self._min_pixels, self._max_patches = min_pixels, max_patches
         self._how = np.array([subpixel, junctions, 0, 1])
         self._carried, self._corner = np.full((3, width + 1), -1, np.int64), np.full((6, 4), -1, np.int64)
-        room = _FIRST // VERTICES + 12 * (width + 1)
-        self._nodes, self._blocks = np.empty((room * VERTICES, 4), np.int32), np.empty((room, 3), np.int32)
-        self._ends = np.empty((2 * (width + 1) + 16, 2), np.int32)
+        self._nodes = np.empty((_FIRST + 12 * (width + 1), 6), np.int32)
         self._closed = np.empty((_FIRST + 2 * (width + 1), 2), np.int32)
-        self._state = np.array([-1, 0, 0, 0, -1, 0])
+        self._state = np.array([-1, 0, 0, 0])
         self._runs, self._chances = np.empty((_FIRST + 2 * width, 9), np.int64), np.empty((_FIRST + 2 * width, 2))
         slots = 2 * (width + 1) if known else 0  # of the patches of two rows
         self._histograms, self._given = np.zeros((slots, 257), np.int64), np.zeros(STACK + slots, np.int64)
@@ -78,8 +76,6 @@ class Sweep:
                 self._chosen,
                 self._plane,
                 self._nodes,
-                self._blocks,
-                self._ends,
                 self._closed,
                 self._state,
                 self._runs,
@@ -115,10 +111,9 @@ class Sweep:
         """For at least one row more."""
         width = self._carried.shape[1] - 1
         self._harvest()
-        capacity = len(self._blocks)
+        capacity = len(self._nodes)
         if capacity - self._state[USED] + self._state[FREED] < max(12 * (width + 1), capacity // 4):
-            self._blocks = _longer(self._blocks, capacity + capacity // 2)
-            self._nodes = _longer(self._nodes, len(self._blocks) * VERTICES)
+            self._nodes = _longer(self._nodes, capacity + capacity // 2)
         if len(self._runs) - self._given[LABELS] < width + 1:
             self._compact(row)
             if self._given[LABELS] > len(self._runs) // 2:
@@ -126,7 +121,7 @@ class Sweep:
                 self._chances = _longer(self._chances, len(self._runs))
 
     def _harvest(self) -> None:
-        part = harvest(self._nodes, self._blocks, self._closed, self._state, self._runs, self._min_pixels)
+        part = harvest(self._nodes, self._closed, self._state, self._runs, self._min_pixels)
         if len(part[2]):
             self._found.append((part[0].copy(), part[1].copy(), part[2].copy()))  # without the room they lie in
 

@@ -15,7 +15,7 @@ from geoseg.vectors.patches import Patches, trace
 from geoseg.vectors.planes import Planes
 from geoseg.windows import Window
 
-SURE = 0.9
+SURE = 0.92
 """Probability from which on pixels are the core of a building."""
 LEAST_CORE_M2 = 5.0
 """A smaller core is a bright spot."""
@@ -190,26 +190,37 @@ def find_cores(
     """
     height, width = inside.shape
     found = np.full((height, width), -1, np.int32)
-    stack = np.empty(height * width, np.int64)
-    size = _flood(inside, found, stack, row, col, 0)
-    members = stack[:size].copy()
-    members.sort()
+    stack = np.empty((height * width, 2), np.int32)
+    _flood(inside, found, stack, row, col, 0)
     sure = np.zeros((height, width), np.bool_)
-    for at in members:
-        i, j = at // width, at % width
-        sure[i, j] = level <= probability[i, j] < 255
+    for i in range(height):
+        for j in range(width):
+            sure[i, j] = found[i, j] == 0 and level <= probability[i, j] < NODATA
+    sure = _thick(sure)
     count = 0
-    for at in members:
-        i, j = at // width, at % width
-        if sure[i, j] and found[i, j] == 0:
+    for i in range(height):
+        for j in range(width):
+            if not sure[i, j] or found[i, j]:
+                continue
             size = _flood(sure, found, stack, i, j, count + 1)
             if size >= least:
                 count += 1
                 continue
             for k in range(size):
-                i, j = stack[k] // width, stack[k] % width
-                found[i, j], sure[i, j] = 0, False
+                found[stack[k, 0], stack[k, 1]] = 0
+                sure[stack[k, 0], stack[k, 1]] = False
     return found, count
+
+
+@njit(cache=True, nogil=True)
+def _thick(inside: np.ndarray) -> np.ndarray:
+    """Pixels whose eight neighbours are inside, too: bridges of one or two pixels join no cores."""
+    height, width = inside.shape
+    found = np.zeros((height, width), np.bool_)
+    for i in range(1, height - 1):
+        for j in range(1, width - 1):
+            found[i, j] = inside[i - 1 : i + 2, j - 1 : j + 2].all()
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -217,16 +228,15 @@ def _flood(inside: np.ndarray, found: np.ndarray, stack: np.ndarray, row: int, c
     """Mark what hangs together with a pixel by edges; `stack` lists it afterwards."""
     height, width = inside.shape
     found[row, col] = mark
-    stack[0] = row * width + col
+    stack[0, 0], stack[0, 1] = row, col
     done, size = 0, 1
     while done < size:
-        i, j = stack[done] // width, stack[done] % width
+        i, j = np.int64(stack[done, 0]), np.int64(stack[done, 1])
         done += 1
-        for k in range(4):
-            a, b = i + (k == 0) - (k == 1), j + (k == 2) - (k == 3)
+        for a, b in ((i - 1, j), (i, j - 1), (i, j + 1), (i + 1, j)):
             if 0 <= a < height and 0 <= b < width and inside[a, b] and found[a, b] != mark:
                 found[a, b] = mark
-                stack[size] = a * width + b
+                stack[size, 0], stack[size, 1] = a, b
                 size += 1
     return size
 

@@ -76,7 +76,7 @@ def find_streets(
     prune(graph, rules.min_spur_m)
     contract(graph)
     settle(graph)
-    drop_small(graph, rules.min_part_m)
+    drop_small(graph, rules.min_part_m, rules.min_width_m)
     reach_ends(graph, metric)
     lines = draw_lines(graph, rules.smooth_m, rules.simplify_m)
     profiles = measure(planes, value, metric, prints, lines, tile=tile)

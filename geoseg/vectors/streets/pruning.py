@@ -8,10 +8,12 @@ from scipy.sparse.csgraph import connected_components
 
 from geoseg.vectors.streets.graph import Graph, Street
 
-SHARE = 0.9
+SHARE = 0.75
 """Of the width of a street: shorter spurs and shorter distances between junctions come from its width alone."""
 
-NARROW = 0.5
+BULGE = 0.6
+"""The same while a stub may still be the other side of a gap."""
+NARROW = 0.6
 """Of the width of the street it leaves: a narrower dead end is a drive, unless it is long."""
 NARROW_M = 3.2
 """A dead end narrower than this is one too."""
@@ -24,7 +26,8 @@ def prune(graph: Graph, min_spur_m: float) -> None:
 
     Args:
         graph: Changed in place.
-        min_spur_m: Shortest dead end, unless the street that it leaves is wide. 0: whatever is longer than that.
+        min_spur_m: Shortest dead end, unless the street that it leaves is wide. 0: whatever is
+            longer than `BULGE` of it.
     """
     queue = [(street.length, number) for number, street in graph.streets.items()]
     heapq.heapify(queue)
@@ -54,7 +57,7 @@ def _limit(graph: Graph, number: int, min_spur_m: float) -> float:
     street = street if degrees[0] > 1 else street.reversed()
     radius = float(np.nan_to_num(street.radius[0]))
     if not min_spur_m:
-        return 2 * SHARE * radius
+        return 2 * BULGE * radius
     own = _half_width(street, radius)
     parent = max(_half_width(arm, radius) for other, arm in graph.arms(street.ends[0]) if other != number)
     narrow = own < NARROW * parent or 2 * own < NARROW_M
@@ -126,8 +129,8 @@ def _bend(first: np.ndarray, second: np.ndarray) -> float:
     return float(max(turns))
 
 
-def drop_small(graph: Graph, min_part_m: float) -> None:
-    """Take out connected parts whose streets have a smaller length in all; in place."""
+def drop_small(graph: Graph, min_part_m: float, min_width_m: float) -> None:
+    """Take out connected parts whose streets have a smaller length in all, or a smaller mean width; in place."""
     names = {node: index for index, node in enumerate(graph.nodes)}
     ends = np.array([[names[node] for node in street.ends] for street in graph.streets.values()], int).reshape(-1, 2)
     length = np.array([street.length for street in graph.streets.values()])
@@ -135,8 +138,12 @@ def drop_small(graph: Graph, min_part_m: float) -> None:
     _, part = connected_components(
         coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=size), directed=False
     )
-    total = np.bincount(part[ends[:, 0]], length, len(names) + 1)
-    for number, small in zip(list(graph.streets), total[part[ends[:, 0]]] < min_part_m, strict=True):
+    of = part[ends[:, 0]]
+    total = np.bincount(of, length, len(names) + 1)
+    width = np.array([2 * _half_width(street, 0) for street in graph.streets.values()])
+    mean = np.bincount(of, length * width, len(names) + 1) / np.maximum(total, 1e-9)
+    small_parts = (total < min_part_m) | (mean < min_width_m)
+    for number, small in zip(list(graph.streets), small_parts[of], strict=True):
         if small:
             graph.remove(number)
     graph.tidy()

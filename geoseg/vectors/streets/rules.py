@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geoseg.errors import UsageError
+from geoseg.scores import PROBABILITY_SCALE
 from geoseg.vectors.metric import Metric
 
 
@@ -14,13 +15,15 @@ class Rules:
     """What makes a street. Lengths are metres on the ground; pixels, where nothing tells how wide a pixel is."""
 
     min_spur_m: float = 8.0
-    """Dead ends shorter than this, or than 0.9 of the width of the street they leave, are no streets."""
+    """Dead ends shorter than this, or than three quarters of the width of the street they leave, are no streets."""
     bridge_m: float = 15.0
     """Longest gap that is bridged, from the end of one surface to the start of the next; 0 bridges none."""
     max_width_m: float = 30.0
     """What is wider in all directions is a square: streets run along its rim."""
-    simplify_m: float = 0.8
+    simplify_m: float = 1.0
     """Furthest that a simplified line may lie from the one it stands for."""
+    level: float = 0.5
+    """Smoothed score, 0 to 1, from which on there is surface; 0.5 is as likely as the best other class."""
     blur_m: float = 0.6
     """Standard deviation of the Gaussian by which scores are smoothed before the threshold."""
     closing_m: float = 1.5
@@ -31,6 +34,8 @@ class Rules:
     """Standard deviation of the Gaussian by which centrelines are smoothed."""
     min_part_m: float = 25.0
     """Parts of the network of less length, connected with nothing else, are left out."""
+    min_width_m: float = 2.0
+    """Such parts of less width on average are left out too: fences, paths."""
 
     def __post_init__(self) -> None:
         for name in Rules.__slots__:
@@ -47,6 +52,8 @@ class Footprints:
 
     scale: tuple[float, float]
     """Metres per pixel along a row and along a column."""
+    level: int
+    """Smoothed scores above this are surface: 64 times 254 is certain."""
     taps: tuple[np.ndarray, np.ndarray]
     """Weights of the Gaussian along a row and a column, uint32, odd in number, of sum 256."""
     disc: np.ndarray
@@ -69,6 +76,7 @@ class Footprints:
         area = rules.fill_m2 / (across * down)
         return cls(
             scale=(across, down),
+            level=round(rules.level * 64 * PROBABILITY_SCALE),
             taps=(_gaussian(rules.blur_m / across), _gaussian(rules.blur_m / down)),
             disc=_disc(rules.closing_m / across, rules.closing_m / down),
             fill=int(area),

@@ -119,7 +119,7 @@ def _divided_by(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def surface(plane: np.ndarray, prints: Footprints) -> np.ndarray:
-    """Where streets are: smoothed scores above `LEVEL`, closed by a disc, with small holes filled.
+    """Where streets are: smoothed scores above a level, closed by a disc, with small holes filled.
 
     Args:
         plane: (h, w) uint8 scores, 255 without data.
@@ -128,7 +128,7 @@ def surface(plane: np.ndarray, prints: Footprints) -> np.ndarray:
     Returns:
         (h, w) uint8, 1 on streets. Exact from `Footprints.halo` pixels on from a side that is not the scene's own.
     """
-    found = ((smooth(plane, prints) > 64 * LEVEL) & (plane != NODATA)).view(np.uint8)
+    found = ((smooth(plane, prints) > prints.level) & (plane != NODATA)).view(np.uint8)
     if not found.any():
         return found
     if len(prints.disc) > 1:

@@ -11,7 +11,7 @@ from geoseg.vectors.metric import Metric
 from geoseg.vectors.streets.graph import Graph, Street
 from geoseg.vectors.streets.rules import scale_of
 
-_REACH_M = 12.0
+_REACH_M = 16.0
 """Length of street by which a dead end's direction is told, or three times its radius."""
 _WIDEST_ANGLE = np.deg2rad(45)
 """Furthest that a bridge may turn from the direction of the dead end it leaves."""

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from geoseg.vectors.walls.breaks import MOST, farthest
-from geoseg.vectors.walls.ring import Tuning, straighten
+from geoseg.vectors.walls.ring import Tuning, straighten, weight
 from geoseg.vectors.walls.shapes import fit_circle, fit_rectangle, moments, squares_to
 
 WALLS, CIRCLE, RECTANGLE, NOTHING = range(4)
@@ -93,13 +93,13 @@ def _best(
             break
         corners, found, _ = straighten(x, y, direction, lean, tuning, dearer)
     direction = found
-    scale = 1 / tuning.sigma**2
+    scale, dear = 1 / tuning.sigma**2, weight(len(x), tuning)
     centre_x, centre_y, radius, off = fit_circle(x, y)
-    if off * scale + tuning.circle < cost:
+    if off * scale + dear * tuning.circle < cost:
         return circle(centre_x, centre_y, radius), direction, CIRCLE
     if len(corners) < 4:
         box = fit_rectangle(x, y, direction)
-        if len(corners) < 3 or squares_to(x, y, box) * scale + 4 * tuning.wall < cost:
+        if len(corners) < 3 or squares_to(x, y, box) * scale + 4 * dear * tuning.wall < cost:
             return box, direction, RECTANGLE
     return corners, direction, WALLS
 

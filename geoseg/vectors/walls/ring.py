@@ -9,19 +9,24 @@ from geoseg.vectors.walls.breaks import candidates
 from geoseg.vectors.walls.lines import corners, fit_lines, moved_breaks, resist, turn_of
 from geoseg.vectors.walls.segment import FREE, prefix_sums, segment
 
+_LEAST, _MOST = 0.3, 8.0
+"""Bounds of the growth of penalties."""
+
 
 class Tuning(NamedTuple):
     """What is weighed against what, in pixels. A wall must save its penalty in squared distances over sigma squared."""
 
     sigma: float = 0.9
     """How far outlines of a network are from walls: noise of one vertex."""
-    wall: float = 45.0
+    wall: float = 40.0
     """Penalty of a wall along or across; the noise of neighbouring vertices is alike, hence the height."""
     diagonal: float = 80.0
     """On top for a diagonal wall; infinite where none is wanted."""
     free: float = 120.0
     """On top for a wall of any other direction; infinite where none is wanted."""
-    circle: float = 180.0
+    vertices: float = 200.0
+    """Of a ring whose penalties are as given; they grow with its length, as there is more noise, and slower."""
+    circle: float = 240.0
     """Penalty of a circle."""
     trim: int = 0
     """Vertices at either end of a wall that are not asked where it lies."""
@@ -57,7 +62,7 @@ def straighten(
     penalty = np.full(5, 1.0 * tuning.wall)
     penalty[2:4] += tuning.diagonal
     penalty[FREE] += tuning.free
-    penalty *= dearer
+    penalty *= dearer * weight(len(x), tuning)
     for _ in range(3):
         u, v = _turned(x, y, -direction, 1 / tuning.sigma)
         sums = prefix_sums(u, v)
@@ -73,6 +78,12 @@ def straighten(
     found = _settled(u, v, begins, states, tuning)
     back_x, back_y = _turned(found[:, 0], found[:, 1], direction, tuning.sigma)
     return np.stack((back_x, back_y), axis=1), direction, cost
+
+
+@njit(cache=True, nogil=True)
+def weight(vertices: int, tuning: Tuning) -> float:
+    """By how much penalties are higher for a ring of so many vertices."""
+    return min(max(vertices / tuning.vertices, _LEAST), _MOST)
 
 
 @njit(cache=True, nogil=True)
