@@ -104,7 +104,8 @@ def trace_apart(planes: Planes, value: int, *, gsd: float, sure: float = SURE, m
 def split_touching(planes: Planes, value: int, patches: Patches, *, gsd: float, sure: float = SURE) -> SplitPlanes:
     """Split patches with two cores or more between them.
 
-    A core is a connected area of pixels of the class at least as probable as `sure`. Every other pixel of its patch
+    A core is a connected area of pixels of the class that are, with all their neighbours, at least as probable as
+    `sure`. Every other pixel of its patch
     goes to the core from which it is reached first when the probability falls.
 
     Args:
