@@ -19,7 +19,7 @@ from geoseg.vectors.patches import Patches, trace
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets import Network, find_streets
 from geoseg.vectors.touching import trace_apart
-from geoseg.vectors.walls.fit import METHODS, fit_walls
+from geoseg.vectors.walls import METHODS, fit_walls
 
 _SURFACE_ALPHA = 70
 """Of surfaces that centrelines are drawn over."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geoseg.errors import UsageError
 from geoseg.vectors.streets import Rules
-from geoseg.vectors.walls.fit import Angles
+from geoseg.vectors.walls import Angles
 
 ANGLES = ("ortho", "ortho45", "any")
 """Walls at right angles; at half of these, too; anyhow."""

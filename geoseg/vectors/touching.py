@@ -105,8 +105,7 @@ def split_touching(planes: Planes, value: int, patches: Patches, *, gsd: float, 
     """Split patches with two cores or more between them.
 
     A core is a connected area of pixels of the class that are, with all their neighbours, at least as probable as
-    `sure`. Every other pixel of its patch
-    goes to the core from which it is reached first when the probability falls.
+    `sure`. Every other pixel of its patch goes to the core from which it is reached first when the probability falls.
 
     Args:
         planes: With probabilities; without, nothing is split.
@@ -122,7 +121,7 @@ def split_touching(planes: Planes, value: int, patches: Patches, *, gsd: float, 
     """
     spare = [other for other in range(NODATA - 1, 0, -1) if other not in planes.classes][: _COLORS - 1]
     if not spare:
-        raise UsageError("class raster uses all 255 values. Expected some unused ones. Give --no-split.")
+        raise UsageError("class raster uses all 255 values. Expected some unused ones. Give --no-split-touching.")
     values = (value, *spare)
     least, level = max(round(LEAST_CORE_M2 / gsd**2), 4), int(np.ceil(sure * PROBABILITY_SCALE))
     found = []

@@ -52,16 +52,41 @@ def smooth(plane: np.ndarray, prints: Footprints) -> np.ndarray:
     """A plane of scores under a Gaussian that leaves out what has no data and what is outside.
 
     Returns:
-        (h, w) uint16: 64 times the score, 16256 at most; 0 where nothing near has data.
+        (h, w) uint16: 64 times the score, 16256 at most; 0 where nothing near has data, and far from any score above
+        the level.
     """
     across, down = prints.taps
     if len(across) == len(down) == 1:
         return np.where(plane == NODATA, np.uint16(0), plane.astype(np.uint16) * np.uint16(64))
+    side = max(32, len(across), len(down))
+    active = _active(plane, side, min(LEVEL, prints.level // 64))
     valid = plane != NODATA
     if valid.all():
-        return _divided(_blurred(plane, across, down), _sums(plane.shape[0], down), _sums(plane.shape[1], across))
-    total = _blurred(np.where(valid, plane, np.uint8(0)), across, down)
-    return _divided_by(total, _blurred(valid.view(np.uint8), across, down))
+        total = _blurred(plane, across, down, active, side)
+        return _divided(total, _sums(plane.shape[0], down), _sums(plane.shape[1], across))
+    total = _blurred(np.where(valid, plane, np.uint8(0)), across, down, active, side)
+    return _divided_by(total, _blurred(valid.view(np.uint8), across, down, active, side))
+
+
+@njit(cache=True, nogil=True)
+def _active(plane: np.ndarray, side: int, least: int) -> np.ndarray:
+    """Blocks of the plane in or beside which a score is above `least`: elsewhere no mean of scores can be."""
+    rows, cols = -(-plane.shape[0] // side), -(-plane.shape[1] // side)
+    out = np.zeros((rows, cols), np.uint8)
+    for i in range(rows):
+        for j in range(cols):
+            found = False
+            for row in range(i * side, min((i + 1) * side, plane.shape[0])):
+                most = 0
+                for col in range(j * side, min((j + 1) * side, plane.shape[1])):
+                    score = plane[row, col] if plane[row, col] != 255 else 0
+                    most = max(most, score)
+                if most > least:
+                    found = True
+                    break
+            if found:
+                out[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2] = 1
+    return out
 
 
 def _sums(size: int, taps: np.ndarray) -> np.ndarray:
@@ -71,24 +96,32 @@ def _sums(size: int, taps: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _blurred(plane: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """(h, w) uint32 weighted sums; what is outside counts as 0."""
+def _blurred(plane: np.ndarray, across: np.ndarray, down: np.ndarray, active: np.ndarray, side: int) -> np.ndarray:
+    """(h, w) uint32 weighted sums in the active blocks, 0 elsewhere; what is outside counts as 0."""
     height, width = plane.shape
     out = np.zeros((height, width), np.uint32)
     right, below = len(across) // 2, len(down) // 2
     column = np.zeros(width + 2 * right, np.uint16)
     for row in range(height):
-        column[:] = 0
-        for tap in range(max(0, below - row), min(len(down), height + below - row)):
-            weight = np.uint16(down[tap])
-            source = plane[row + tap - below]
-            for col in range(width):
-                column[col + right] += np.uint16(source[col]) * weight
-        target = out[row]
-        for tap in range(len(across)):
-            share = np.uint32(across[tap])
-            for col in range(width):
-                target[col] += np.uint32(column[col + tap]) * share
+        blocks, block = active[row // side], 0
+        while block < len(blocks):
+            if not blocks[block]:
+                block += 1
+                continue
+            first = block * side
+            while block < len(blocks) and blocks[block]:
+                block += 1
+            stop = min(block * side, width)
+            low, high = max(0, first - right), min(width, stop + right)
+            column[low + right : high + right] = 0
+            for tap in range(max(0, below - row), min(len(down), height + below - row)):
+                weight = np.uint16(down[tap])
+                for col in range(low, high):
+                    column[col + right] += np.uint16(plane[row + tap - below, col]) * weight
+            for tap in range(len(across)):
+                share = np.uint32(across[tap])
+                for col in range(first, stop):
+                    out[row, col] += np.uint32(column[col + tap]) * share
     return out
 
 
