@@ -234,7 +234,8 @@ def test_help_tells_the_defaults():
     options = OutlineOptions()
     assert f"Leave out smaller polygons. [default: {options.least_m2:g}; 0 with --raw]" in text
     assert f"Fill smaller holes in buildings. [default: {options.least_hole_m2:g}]" in text
-    for name in ("angles", "min_spur_m", "bridge_m", "max_width_m", "simplify_m"):
+    assert f"may lie off. [default: {options.rules.simplify_m:g}; borders of areas {options.border_m:g}]" in text
+    for name in ("angles", "min_spur_m", "bridge_m", "max_width_m"):
         value = getattr(options, name)
         said = text.partition(f"--{name.replace('_', '-')} ")[2].partition("--")[0]
         assert f"[default: {value if isinstance(value, str) else f'{value:g}'}]" in said, name

@@ -54,7 +54,9 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
 @click.option("--min-spur-m", type=_METRES, help="Leave out shorter dead ends of streets.  [default: 8]")
 @click.option("--bridge-m", type=_METRES, help="Bridge gaps in streets up to this.  [default: 15]")
 @click.option("--max-width-m", type=_METRES, help="What is wider in all directions is no street.  [default: 30]")
-@click.option("--simplify-m", type=_METRES, help="How far simplified streets and borders may lie off.  [default: 0.5]")
+@click.option(
+    "--simplify-m", type=_METRES, help="How far simplified lines may lie off.  [default: 1; borders of areas 0.5]"
+)
 @click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is outlined.")
 @click.option(
     "--gsd", type=click.FloatRange(min=0, min_open=True), help="Metres per pixel, if the raster has no CRS to tell."

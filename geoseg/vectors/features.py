@@ -111,7 +111,7 @@ class Outliner:
             )
             planes = clean(planes, list(chosen), small)
         patches = trace(planes, list(chosen), subpixel=False, junctions=True)
-        fit = fit_areas(patches, self.metric, tolerance_m=self.options.simplify_m)
+        fit = fit_areas(patches, self.metric, tolerance_m=self.options.border_m)
         frame = self._polygons(fit.polygons, patches, fit.method, {})
         return {value: _of_class(frame, value, name) for value, name in chosen.items()}
 

@@ -14,6 +14,7 @@ ANGLES = ("ortho", "ortho45", "any")
 _LEAST_M2 = 5.0
 """A shed is larger; noise mostly is not."""
 _LEAST_HOLE_M2 = 4.0
+_BORDER_M = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +33,8 @@ class OutlineOptions:
     """Of walls."""
     split_touching: bool = True
     """Tell touching buildings apart where probabilities are known."""
-    simplify_m: float = 0.5
-    """How far a simplified road or border may lie from its own place."""
+    simplify_m: float | None = None
+    """How far a simplified line may lie from its own place. None: 1 for streets, 0.5 for borders of areas."""
     min_spur_m: float = Rules().min_spur_m
     """Shorter dead ends of streets are left out."""
     bridge_m: float = Rules().bridge_m
@@ -66,11 +67,16 @@ class OutlineOptions:
         return self.min_hole_m2 if self.min_hole_m2 is not None else (0.0 if self.raw else _LEAST_HOLE_M2)
 
     @property
+    def border_m(self) -> float:
+        """How far a simplified border of an area may lie from its own place."""
+        return _BORDER_M if self.simplify_m is None else self.simplify_m
+
+    @property
     def rules(self) -> Rules:
         """Of the street network."""
         return Rules(
             min_spur_m=self.min_spur_m,
             bridge_m=self.bridge_m,
             max_width_m=self.max_width_m,
-            simplify_m=self.simplify_m,
+            simplify_m=Rules().simplify_m if self.simplify_m is None else self.simplify_m,
         )

@@ -116,12 +116,14 @@ def _blurred(plane: np.ndarray, across: np.ndarray, down: np.ndarray, active: np
             column[low + right : high + right] = 0
             for tap in range(max(0, below - row), min(len(down), height + below - row)):
                 weight = np.uint16(down[tap])
-                for col in range(low, high):
-                    column[col + right] += np.uint16(plane[row + tap - below, col]) * weight
+                source, target = plane[row + tap - below, low:high], column[low + right : high + right]
+                for col in range(len(source)):
+                    target[col] += np.uint16(source[col]) * weight
             for tap in range(len(across)):
                 share = np.uint32(across[tap])
-                for col in range(first, stop):
-                    out[row, col] += np.uint32(column[col + tap]) * share
+                values, sums = column[first + tap : stop + tap], out[row, first:stop]
+                for col in range(len(sums)):
+                    sums[col] += np.uint32(values[col]) * share
     return out
 
 
