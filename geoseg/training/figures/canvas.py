@@ -70,7 +70,8 @@ def canvas(path: Path, width: float, height: float, **options: Any) -> Iterator[
         file = io.BytesIO()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # the font lacks some scripts
-            figure.savefig(file, format="png", metadata={"Software": None})
+            # An eighth larger than at the default level, in a third of the time.
+            figure.savefig(file, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 2})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(file.getvalue())
