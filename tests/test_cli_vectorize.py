@@ -8,6 +8,7 @@ import sys
 
 import geopandas
 import numpy as np
+import pandas
 import pyogrio
 import pytest
 import rasterio
@@ -274,6 +275,45 @@ def test_what_is_no_class_raster_is_refused(run, tmp_path, array, message):
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_255_beside_another_nodata_value_is_refused(run, tmp_path):
+    mask = np.array([[[0, 255, 255], [0, 0, 255]]], np.uint8)
+    done = run(write_foreign(tmp_path / "a.tif", mask, nodata=0), "-q")
+    assert done.exit_code == 1
+    assert "pixels of value 255 beside those of its nodata value 0" in done.stderr
+    done = run(write_foreign(tmp_path / "b.tif", mask), "-q", "--json")
+    assert json.loads(done.stdout)["features"] == {"class_255": 1}
+
+
+def test_a_mask_of_0_and_255_cannot_be_limited(run, tmp_path):
+    mask = np.zeros((1, 9, 9), np.uint8)
+    mask[0, 2:5, 2:5] = 255
+    place = {"transform": GRID.transform, "crs": GRID.crs}
+    write_foreign(tmp_path / "a.tif", mask, **place)
+    left, bottom, right, top = Grid((9, 9), GRID.transform, GRID.crs).bounds
+    area = geopandas.GeoDataFrame(geometry=[shapely.box(left, bottom, right, top)], crs=GRID.crs)
+    area.to_file(tmp_path / "area.gpkg")
+    done = run(tmp_path / "a.tif", "--aoi", tmp_path / "area.gpkg")
+    assert done.exit_code == 2
+    assert "class_255" in done.stderr
+
+
+def test_a_class_has_one_kind(run, tmp_path):
+    done = run(write(tmp_path / "a.tif"), "--kinds", "building=area,building=road")
+    assert done.exit_code == 2
+    assert "names 'building' twice" in done.stderr
+
+
+@pytest.mark.parametrize("least", [5, 12])
+def test_areas_leave_no_gaps_however_small_they_become(run, tmp_path, least):
+    noise = np.random.default_rng(3).normal(size=(5, 200, 300))
+    labels = ndimage.gaussian_filter(noise, (0, 6, 6)).argmax(axis=0).astype(np.uint8) + 1
+    place = {"transform": Affine(0.3, 0, 500_000, 0, -0.3, 4_000_000), "crs": "EPSG:32637"}
+    run(write_foreign(tmp_path / "a.tif", labels[None], **place), "--min-area-m2", least)
+    shapes = pandas.concat([geopandas.read_file(tmp_path / "a.gpkg", layer=f"class_{k}") for k in range(1, 6)]).geometry
+    assert shapes.union_all().area == pytest.approx(200 * 300 * 0.09, abs=0.01)
+    assert shapes.area.sum() == pytest.approx(200 * 300 * 0.09, abs=0.01)
 
 
 def test_probabilities_are_no_classes(run, tmp_path):

@@ -180,6 +180,8 @@ def test_the_labelled_area(tmp_path, crs):
     assert evaluate_vectors(predicted, reference).scores["building"].objects.f1 < 1
     with pytest.raises(LabelsError, match=r"holds 2 lines. Expected the outlines of the labelled area"):
         evaluate_vectors(predicted, reference, labelled_area=write(tmp_path / "lines.gpkg", roads()))
+    with pytest.raises(LabelsError, match=r"far.gpkg lies outside .*p.gpkg and .*r.gpkg: it spans"):
+        evaluate_vectors(predicted, reference, labelled_area=write(tmp_path / "far.gpkg", [translate(area, 9000)]))
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
@@ -269,6 +271,20 @@ def test_errors_worst_first(tmp_path):
     assert lines["kind"].tolist() == ["miss", "false_alarm"]
     assert lines["length_m"].tolist() == pytest.approx([30, 25], abs=1)  # in pieces of a metre
     assert set(lines.geom_type) == {"LineString"}
+
+
+def test_errors_are_valid_shapes(tmp_path):
+    """What differs between outlines that share a side is full of slivers."""
+    predicted = write(tmp_path / "p.gpkg", [box(0, 30, 10, 35)], **{"class": ["building"]})
+    reference = write(tmp_path / "r.gpkg", [*town(), box(0, 30, 10, 40)], **{"class": ["building"] * 10})
+    for crs in (UTM, "EPSG:4326"):
+        near, far = (
+            gpd.read_file(path).to_crs(crs).to_file(tmp_path / f"{path.stem}_{crs[-4:]}.gpkg")
+            or tmp_path / f"{path.stem}_{crs[-4:]}.gpkg"
+            for path in (predicted, reference)
+        )
+        evaluate_vectors(near, far, errors=tmp_path / f"e_{crs[-4:]}.gpkg")
+        assert gpd.read_file(tmp_path / f"e_{crs[-4:]}.gpkg", layer="errors").is_valid.all()
 
 
 def test_errors_are_styled_and_the_same_bytes(tmp_path):

@@ -16,6 +16,8 @@ GRIDS = {
     "turned": Grid(
         (400, 300), Affine.translation(5e5, 5.2e6) @ Affine.rotation(30) @ Affine.scale(0.3, -0.3), "EPSG:32637"
     ),
+    "antimeridian": Grid((400, 300), Affine(4e-6, 0, 179.9994, 0, -2.7e-6, 47.2), CRS("EPSG:4326").to_wkt()),
+    "grads": Grid((400, 300), Affine(4e-6, 0, 2.0, 0, -2.7e-6, 52.2), CRS("EPSG:4807").to_wkt()),
     "south-up": Grid((400, 300), Affine(0.3, 0, 500000, 0, 0.3, 5200000), "EPSG:32637"),
 }
 CORNERS = np.array([(0.0, 0.0), (300.0, 0.0), (300.0, 400.0), (0.0, 400.0), (150.5, 12.25)])

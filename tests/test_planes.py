@@ -1,5 +1,7 @@
 """Planes say the same wherever their pixels lie: in memory, in GeoTIFFs, in the spool of a prediction."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import rasterio
@@ -81,6 +83,18 @@ def test_all_say_the_same(in_files, spooled):
             np.testing.assert_array_equal(planes.margin(window, value), want.margin(window, value))
 
     check()
+
+
+def test_threads_read_what_one_alone_does(in_files, spooled, monkeypatch):
+    monkeypatch.setattr("geoseg.vectors.spooled._CACHED", 3 * 16 * 16 * 2)  # two cells: others go while they are read
+    rows = [Window(row=row, col=0, height=1, width=SHAPE[1]) for row in range(SHAPE[0])] * 8
+    want = in_memory()
+    for planes in (in_files, spooled):
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda row: (planes.labels(row), planes.margin(row, 1)), rows))  # noqa: B023
+        for row, (labels, margin) in zip(rows, found, strict=True):
+            np.testing.assert_array_equal(labels, want.labels(row))
+            np.testing.assert_array_equal(margin, want.margin(row, 1))
 
 
 def test_the_margin_is_positive_where_the_class_wins():

@@ -85,6 +85,18 @@ def test_a_street_ends_on_the_border_of_the_raster():
     assert _near(ends, (150, 30 + 170 * 80 / 190), 0.6)
 
 
+def test_a_street_ends_on_the_border_of_the_data():
+    labels = _paint([(0, 75), (150, 75)])
+    labels[:, 240:] = 255
+    assert _near(_placed(_find(labels)), (120, 75), 0.6)
+    labels = _paint([(0, 75), (150, 75)])
+    labels[:, 297:] = 255  # so narrow that closing the surface bridges it
+    network = _find(labels)
+    ends = _placed(network)
+    assert _near(ends, (148.5, 75), 0.6)
+    assert ends[:, 0].max() <= 148.5
+
+
 def test_a_dead_end_reaches_the_end_of_its_surface():
     network = _find(_paint([(0, 75), (100, 75)], square=True))
     assert _near(_placed(network), (100, 75), 1.3)
@@ -186,6 +198,20 @@ def test_a_small_hole_without_data_does_not_part_a_street():
     network = _find(labels)
     assert len(network.lines) == 1
     assert network.width_m == pytest.approx([7], abs=0.2)
+
+
+def test_no_width_is_too_wide_to_look_for():
+    labels = _paint([(0, 75), (150, 75)])
+    usual, wide = _find(labels), _find(labels, max_width_m=1e7)
+    assert shapely.equals_exact(usual.lines, wide.lines).all()
+    assert len(wide.lines) == 1
+
+
+def test_a_mask_of_0_and_255_has_streets():
+    labels = np.where(_paint([(0, 75), (150, 75)]) == 2, 255, 0).astype(np.uint8)
+    planes = ArrayPlanes(labels, _grid(labels.shape), {0: "background", 255: "road"})
+    network = find_streets(planes, 255, Metric(planes.grid))
+    assert network.length_m == pytest.approx([150], abs=1)
 
 
 def test_rules_are_checked():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from geoseg.grid import Grid
+from geoseg.vectors import threads
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import ArrayPlanes
 from geoseg.vectors.streets.rules import Footprints, Rules, scale_of
@@ -48,6 +49,18 @@ def test_tiles_of_any_side_give_the_same_pixels(seed, tile, alone):
     assert len(whole.row) > 50
     for name in ("row", "col", "radius", "prob"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name), strict=True)
+
+
+def test_any_number_of_threads_gives_the_same_pixels(monkeypatch):
+    planes = _noisy(1)
+    prints = _prints(planes.grid.shape, max_width_m=8, fill_m2=10, blur_m=1)
+    found = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr(threads, "cores", lambda count=count: count)
+        found.append(find_skeleton(planes, 2, prints, tile=40))
+    for other in found[1:]:
+        for name in ("row", "col", "radius", "prob"):
+            np.testing.assert_array_equal(getattr(found[0], name), getattr(other, name), strict=True)
 
 
 @settings(max_examples=20, deadline=None)

@@ -6,6 +6,7 @@ import shapely
 import shapely.affinity
 
 from geoseg.errors import UsageError
+from geoseg.vectors import threads
 from geoseg.vectors.patches import trace
 from geoseg.vectors.planes import ArrayPlanes
 from geoseg.vectors.touching import find_cores, split_touching, trace_apart
@@ -83,6 +84,46 @@ def test_result_does_not_depend_on_how_the_raster_is_read(band, monkeypatch):
     assert len(whole) == 9
     monkeypatch.setattr("geoseg.vectors.touching._BAND", band)
     np.testing.assert_array_equal(apart(planes).points, whole.points)
+
+
+def city(side: int = 256) -> ArrayPlanes:
+    """Rows that are split and huts that are not: at the border, in a courtyard, corner to corner; and lost pixels."""
+    turned = [shapely.affinity.rotate(shape, 20, origin=(120, 120)) for shape in (*ROW, *SEAMS)]
+    yard = [
+        shapely.box(130, 130, 235, 235).difference(shapely.box(155, 155, 210, 210)),
+        shapely.box(175, 175, 190, 190),
+    ]
+    border = [shapely.box(-1, 100, 40, 150), shapely.box(40, 100, 70, 150)]
+    lines = [shapely.box(39.5, 99, 40.5, 151), shapely.box(130, 180, 160, 181), shapely.box(205, 180, 240, 181)]
+    drawn = draw_buildings([*ROW, *turned[:3], *yard, *border], side, seams=[*SEAMS, *turned[3:], *lines])
+    values, shares = drawn.values.copy(), drawn.probabilities.copy()
+    values[70:76, 95:100] = values[24:30, 14:20] = values[254:, 10] = 1  # across corners, and a sliver
+    values[110:116, 20:24], shares[:, 110:116, 20:24] = 255, 255
+    return ArrayPlanes(values, drawn.grid, drawn.classes, shares)
+
+
+@pytest.mark.parametrize("least", [1, 40])
+def test_only_split_patches_are_traced_again_and_all_come_out_as_if_all_were(least):
+    planes = city()
+    whole = trace(planes, [1], subpixel=True, min_pixels=least)
+    split = split_touching(planes, 1, whole, gsd=GSD)
+    assert 3 <= len(split.cut) < len(whole)
+    wanted = trace(split, split.values, subpixel=True, min_pixels=least)
+    found = trace_apart(planes, 1, gsd=GSD, min_pixels=least)
+    assert len(found) > len(whole)
+    assert (found.value == 1).all()
+    for name in ("points", "marked", "ring_offsets", "patch_offsets", "pixels", "first", "box", "prob", "prob_min10"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), strict=True)
+
+
+def test_result_does_not_depend_on_threads(monkeypatch):
+    monkeypatch.setattr("geoseg.vectors.touching._BAND", 30)
+    found = []
+    for count in (1, 4):
+        monkeypatch.setattr(threads, "cores", lambda count=count: count)
+        found.append(apart(city()))
+    for name in ("points", "ring_offsets", "patch_offsets", "first", "prob"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
 
 
 def test_windows_of_split_planes_are_cut_from_the_whole():

@@ -6,9 +6,11 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geoseg.vectors import threads
 from geoseg.vectors.patches import Patches, trace
 from geoseg.vectors.walls import METHODS, Footprints, fit, fit_walls
 from tests.buildings import draw_buildings, in_metres, iou, metric_of, placed, planes_of
+from tests.city import make_city
 
 RECTANGLE = [(0, 0), (50, 0), (50, 30), (0, 30)]
 SHAPES = {
@@ -168,7 +170,8 @@ def test_noise_gives_valid_shapes_that_do_not_overlap(seed, share):
     assert (shapely.area(shapely.intersection(found.shapes[one], found.shapes[two])) < 1e-6).all()
 
 
-def test_result_does_not_depend_on_batches(monkeypatch):
+@pytest.mark.parametrize("count", [1, 3])
+def test_result_does_not_depend_on_batches_nor_threads(count, monkeypatch):
     rng = np.random.default_rng(0)
     shapes = [
         placed(SHAPES[name], rng.uniform(0, 90), (50 + 90 * (k % 4), 50 + 90 * (k // 4)))
@@ -177,7 +180,26 @@ def test_result_does_not_depend_on_batches(monkeypatch):
     planes = draw_buildings(shapes, 400)
     whole, _ = fitted(planes)
     monkeypatch.setattr(fit, "_VERTICES", 300)
+    monkeypatch.setattr(threads, "cores", lambda: count)
     parts, _ = fitted(planes)
     assert shapely.to_wkb(whole.shapes).tolist() == shapely.to_wkb(parts.shapes).tolist()
     np.testing.assert_array_equal(whole.angle, parts.angle)
     np.testing.assert_array_equal(whole.method, parts.method)
+
+
+def test_a_sliver_keeps_its_area():
+    labels = np.zeros((40, 220), np.uint8)
+    labels[20, 10:210] = 1
+    found, _ = fitted(planes_of(labels))
+    assert METHODS[found.method[0]] == "raw"
+    assert found.shapes[0].area == pytest.approx(200 * 0.09, rel=0.05)
+
+
+def test_no_corner_shoots_far_beyond_its_outline():
+    city = make_city(500, seed=6, noise=2.0)
+    patches = trace(city.planes, [1], subpixel=True, min_pixels=20)
+    found = fit_walls(patches, city.metric)
+    raw = shapely.transform(patches.polygons(), city.metric.to_metres)
+    corners, of = shapely.get_coordinates(found.shapes, return_index=True)
+    far = shapely.distance(shapely.points(corners), shapely.boundary(raw)[of])
+    assert far.max() <= fit.FARTHEST * 0.3 + 0.1

@@ -39,6 +39,12 @@ _FLAGS = {
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Set any key, for example optimizer.lr=1e-3."
 )
 @click.option("--labels", type=click.Path(), help="Vector layer, or label raster, of the scenes given as DATA.")
+@click.option(
+    "--add",
+    multiple=True,
+    type=click.Path(),
+    help="GeoPackage of geoseg vectorize --review with verdicts: labels of the scenes given as DATA. Repeatable.",
+)
 @click.option("--labelled-area", type=click.Path(), help="Polygons outside of which nothing is learnt.")
 @click.option("--stack", is_flag=True, help="DATA are the dates of one scene: all bands of the first come first.")
 @click.option("--class-field", help="Attribute of --labels that names the class.")
@@ -100,11 +106,12 @@ def train(data: tuple[str, ...], output: Path, config: Path | None, **options: A
     """Train on DATA and write a run folder: the best checkpoint, its configuration, metrics and pictures.
 
     DATA are folders of tiles, such as geoseg tile writes, with images/ and labels/ (equal names; class indices, 255
-    unknown), or scenes with --labels. The path of the checkpoint is printed on stdout.
+    unknown), or scenes with --labels or --add. The path of the checkpoint is printed on stdout.
 
     \b
     geoseg train tiles/ -o run --classes background,building
     geoseg train scene.tif --labels drawn.gpkg --init unet -o run
+    geoseg train scene.tif --add reviewed.gpkg --init run/model.safetensors -o better
     geoseg train -o run --resume
     """  # noqa: D301  click's own sign: keep the lines that follow as they are
     settings = _settings(data, output, config, options)  # refused before anything heavy is imported
@@ -139,8 +146,8 @@ def _settings(data: tuple[str, ...], output: Path, config: Path | None, options:
         raise UsageError(f"output={output} is the data folder. Expected another one: its files would be replaced.")
     if data:
         changes = {"data.sources": _sources(data, options)} | changes
-    elif options["labels"]:
-        raise UsageError("--labels without a scene. Expected: geoseg train SCENE --labels FILE -o RUN.")
+    elif said := [name for name in ("labels", "add") if options[name]]:
+        raise UsageError(f"--{said[0]} without a scene. Expected: geoseg train SCENE --{said[0]} FILE -o RUN.")
     elif options["resume"] and config is None:
         if not (output / "config.yaml").is_file():
             raise UsageError(f"output={output} holds no run to go on with. Expected its config.yaml, or DATA to begin.")
@@ -157,6 +164,8 @@ def _settings(data: tuple[str, ...], output: Path, config: Path | None, options:
         # Labels are of classes; where the one head has none, what was given as labels are its targets.
         (head,) = settings.heads
         sources = changes["data.sources"]
+        if options["add"]:
+            raise UsageError(f"--add: verdicts name classes, and head {head!r} has none. Leave it out.")
         aimed = [{**one, "labels": None, "targets": {head: one.get("labels", "labels/{stem}.*")}} for one in sources]
         settings = load_config(config, changes | {"data.sources": aimed}, defaults=defaults, typed=typed)
     return settings
@@ -184,9 +193,14 @@ def _sources(data: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, A
     names = ("labels", "labelled_area", "class_field", "line_width_m", "width_field", "invalid_geometry")
     about = {name: options[name] for name in names if options[name] is not None}
     about |= {name: str(Path(about[name]).absolute()) for name in ("labels", "labelled_area") if name in about}
+    if options["add"]:
+        about["add"] = [str(Path(name).absolute()) for name in options["add"]]
+    labelled = "labels" in about or "add" in about
+    if "add" in about and "labelled_area" in about and "labels" not in about:
+        raise UsageError("--labelled-area without --labels: it says where those are complete. Leave it out.")
     if options["stack"]:
         folders = [name for name in data if Path(name).is_dir()]
-        if folders or "labels" not in about:
+        if folders or not labelled:
             wrong = f"data={folders[0]} is a folder" if folders else "no --labels are given"
             raise UsageError(f"--stack: {wrong}. Expected scenes on one grid, with --labels.")
         return [{"scene": [str(Path(name).absolute()) for name in data], **about}]
@@ -197,7 +211,7 @@ def _sources(data: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, A
             if about:
                 raise UsageError(f"data={name} is a folder, which has its own labels/. Expected a scene with --labels.")
             sources.append({"folder": str(path)})
-        elif "labels" in about:
+        elif labelled:
             sources.append({"scene": str(path), **about})
         else:
             raise UsageError(

@@ -19,6 +19,10 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
         raise click.BadParameter(
             f"{value!r} has an entry without a class or a kind. Expected building=building,water=area."
         )
+    names = [name.strip() for name, _ in pairs]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise click.BadParameter(f"{value!r} names {twice[0]!r} twice. Expected each class once.")
     return {name.strip(): kind.strip() for name, kind in pairs}
 
 
@@ -61,6 +65,12 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
 @click.option(
     "--gsd", type=click.FloatRange(min=0, min_open=True), help="Metres per pixel, if the raster has no CRS to tell."
 )
+@click.option(
+    "--review",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Further layer with the N least certain features and cells, for verdicts that geoseg train --add learns from.",
+)
 @overwrite_option
 @json_option
 @log_options
@@ -78,7 +88,7 @@ def vectorize(raster: Path, as_json: bool, **given: Any) -> None:
     """  # noqa: D301  click's own sign: keep the lines that follow as they are
     from geoseg.vectors import OutlineOptions, vectorize_raster
 
-    whole = {name: given.pop(name) for name in ("output", "probabilities", "classes", "overwrite")}
+    whole = {name: given.pop(name) for name in ("output", "probabilities", "classes", "review", "overwrite")}
     options = OutlineOptions(**{name: value for name, value in given.items() if value is not None})
     done = vectorize_raster(raster, options=options, **whole)
     click.echo(json.dumps(done.to_dict(), indent=2) if as_json else "\n".join(map(str, done.paths)))

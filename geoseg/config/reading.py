@@ -153,7 +153,7 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
         if isinstance(source, dict) and "folder" in source:
             start(source, "folder")  # its labels and targets are patterns inside it
         elif isinstance(source, dict):
-            start(source, "scene", "labels", "labelled_area")
+            start(source, "scene", "labels", "labelled_area", "add")
             targets = source.get("targets")
             start(targets, *(targets if isinstance(targets, dict) else ()))
 

@@ -192,8 +192,12 @@ class TrainConfig(Strict):
     def _names_agree(self) -> Self:
         names = self.class_names
         for index, source in enumerate(self.data.sources):
-            if isinstance(source, SceneSource) and self.main_head and source.labels is None:
+            if isinstance(source, SceneSource) and self.main_head and not (source.labels or source.add):
                 raise ValueError(f"data.sources[{index}].labels is missing. Expected a path")
+            if isinstance(source, SceneSource) and source.add and not self.main_head:
+                raise ValueError(
+                    f"data.sources[{index}].add holds classes. Expected it where a head has exclusive ones"
+                )
             said = [*(source.known or ()), *(source.values or {}).values(), *(source.colors or {}).values()]
             if isinstance(source, SceneSource):
                 said += [name for name in (source.class_name, source.contact) if name]

@@ -44,7 +44,12 @@ class SceneSource(_Source):
     scene: FilePath | Annotated[tuple[FilePath, ...], Field(min_length=1)]
     """Path of the raster; of several, the dates of one stack: all bands of the first, then all of the second."""
     labels: FilePath | None = None
-    """Path of the vector layer or the label raster; only left out where no head has exclusive classes."""
+    """Path of the vector layer or the label raster; only left out where `add` is given, or no head has
+    exclusive classes."""
+    add: Annotated[tuple[FilePath, ...], Field(min_length=1)] | None = None
+    """Paths of GeoPackages of `geoseg vectorize --review` in which verdicts were written: what was judged is labelled
+    so, whatever `labels` say, also outside `labelled_area`; of several the later win. Without `labels` nothing else is
+    known."""
     class_field: str | None = None
     """Attribute that names a feature's class. None: class, kind, label, type or name, if one holds names of classes."""
     class_name: Annotated[str | None, Field(alias="class")] = None

@@ -13,6 +13,7 @@ from geoseg.vectors import write_layers
 
 POLYGONS, LINES = "errors", "line_errors"
 """Names of the layers."""
+_FINEST_M = 1e-3
 _COLORS = dict(zip(KINDS, ("#d7191c", "#ff7f00", "#7b3294", "#2b5cd9", "#e6ab02"), strict=True))
 _NAMES = {kind: kind.replace("_", " ") for kind in KINDS}
 
@@ -68,8 +69,8 @@ def _frame(
 
 
 def _several(shapes: np.ndarray) -> np.ndarray:
-    """Multipolygons, whatever came in: a layer is of one type."""
-    parts, owner = shapely.get_parts(shapes, return_index=True)
+    """Multipolygons, whatever came in: a layer is of one type. Slivers thinner than a millimetre are rounding."""
+    parts, owner = shapely.get_parts(shapely.set_precision(shapes, _FINEST_M), return_index=True)
     solid = shapely.get_dimensions(parts) == 2
     wholes = np.full(len(shapes), shapely.MultiPolygon(), object)
     shapely.multipolygons(parts[solid], indices=owner[solid], out=wholes)

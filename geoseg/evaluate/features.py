@@ -18,6 +18,7 @@ from shapely.errors import GEOSException
 
 from geoseg.errors import LabelsError, UsageError
 from geoseg.targets.classes import column_named, no_column
+from geoseg.targets.files import REVIEW
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def read_predicted(path: Path, layer: str | None = None) -> list[gpd.GeoDataFram
         found = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
         if layer is not None and layer not in found:
             raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(found)}.")
-        wanted = [layer] if layer else [name for name, kind in found.items() if "Point" not in kind]
+        wanted = [layer] if layer else [name for name, kind in found.items() if "Point" not in kind and name != REVIEW]
         frames = []
         for name in wanted:
             frame = pyogrio.read_dataframe(source, layer=name, fid_as_index=True, force_2d=True, on_invalid="fix")

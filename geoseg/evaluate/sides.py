@@ -236,10 +236,11 @@ def _check_places(predicted: Path, reference: Path, told: Sequence[_Layer], true
     first, second = shapely.total_bounds(ours), shapely.total_bounds(theirs)
     if (first[:2] > second[2:]).any() or (second[:2] > first[2:]).any():
         raise LabelsError(
-            f"{reference} lies outside {predicted}: it spans {_extent(second)}, the prediction {_extent(first)} (left, "
+            f"{reference} lies outside {predicted}: it spans {extent(second)}, the prediction {extent(first)} (left, "
             "bottom, right, top in metres about the reference). Expected the same place. Check the CRS of both files."
         )
 
 
-def _extent(bounds: np.ndarray) -> str:
+def extent(bounds: np.ndarray) -> str:
+    """Four numbers for a message."""
     return "(" + ", ".join(f"{value:.0f}" for value in bounds) + ")"

@@ -14,7 +14,7 @@ from shapely import Geometry
 from geoseg.errors import LabelsError, UsageError
 from geoseg.evaluate.error_layers import write_errors
 from geoseg.evaluate.features import Features
-from geoseg.evaluate.sides import ReferenceOptions, Side, Sides, read_area, read_sides
+from geoseg.evaluate.sides import ReferenceOptions, Side, Sides, extent, read_area, read_sides
 from geoseg.evaluate.vector_evaluation import ShapeScores, VectorEvaluation
 from geoseg.metrics.faults import KINDS, Fault, object_faults, road_faults
 from geoseg.metrics.objects import Objects, SurfaceScores, score_surfaces
@@ -76,7 +76,7 @@ def evaluate_vectors(
         inputs = [predicted, reference, *([labelled_area] if labelled_area else [])]
         outputs = stack.enter_context(_outputs(Path(errors), inputs, overwrite)) if errors is not None else None
         sides = read_sides(predicted, reference, classes, tuple(bounded), options)
-        area = read_area(Path(labelled_area), sides.plane) if labelled_area else None
+        area = _area(Path(labelled_area), sides) if labelled_area else None
         found = {name: _score(name, side, sides, area) for name, side in sides.classes.items()}
         found = {name: scored for name, scored in found.items() if scored.scores.to_dict()}
         if not found:
@@ -92,6 +92,24 @@ def evaluate_vectors(
         faults=faults,
         errors=None if errors is None else Path(errors),
     )
+
+
+def _area(path: Path, sides: Sides) -> Geometry:
+    """The labelled area in metres; refused where neither file has anything near."""
+    area = read_area(path, sides.plane)
+    parts = [
+        part.shapes
+        for side in sides.classes.values()
+        for part in (side.predicted, side.predicted_lines, side.reference, side.reference_lines)
+    ]
+    bounds = shapely.total_bounds(np.concatenate(parts))
+    if not area.intersects(shapely.box(*bounds)):
+        raise LabelsError(
+            f"{path} lies outside {sides.predicted} and {sides.reference}: it spans {extent(np.array(area.bounds))}, "
+            f"these {extent(bounds)} (left, bottom, right, top in metres about the reference). Expected the same "
+            "place. Check the CRS."
+        )
+    return area
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -31,6 +31,8 @@ _FORMATS = {
 }
 """First bytes of the accepted binary formats; GeoJSON is told by its first brace."""
 _FORMAT_NAMES = "GeoPackage, GeoJSON, FlatGeobuf or Shapefile"
+REVIEW = "review"
+"""The layer of geoseg's own vectors that shows others' features again, for verdicts."""
 _LINES = (1, 2, 5)
 """shapely's type ids of lines, rings and several lines."""
 
@@ -49,8 +51,24 @@ def are_lines(frame: gpd.GeoDataFrame) -> np.ndarray:
     return np.isin(shapely.get_type_id(frame.geometry.to_numpy()), _LINES)
 
 
+def layer_kinds(path: Path) -> dict[str, str]:
+    """The type of geometry of each layer that has one, by name, such as "MultiPolygon".
+
+    Raises:
+        LabelsError: If the file cannot be read.
+    """
+    if _sniff(path) is None:
+        raise LabelsError(f"{path} is no vector file of an accepted format. Expected {_FORMAT_NAMES}.")
+    try:
+        with _warnings_logged(path):
+            # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
+            return {str(name): str(kind) for name, kind in pyogrio.list_layers(path.absolute()) if kind is not None}
+    except (DataSourceError, DataLayerError) as err:
+        raise LabelsError(f"{path} cannot be read ({err}). Expected {_FORMAT_NAMES}.") from err
+
+
 def read_layers(
-    path: Path, *, layer: str | None, invalid_geometry: InvalidGeometry, lines: bool = False
+    path: Path, *, layer: str | None, invalid_geometry: InvalidGeometry, lines: bool = False, empty: bool = False
 ) -> list[gpd.GeoDataFrame]:
     """One frame of usable features for each layer that has any, its name in `attrs`.
 
@@ -59,6 +77,7 @@ def read_layers(
         layer: The layer to read; all layers with a geometry when None.
         invalid_geometry: Refuse invalid polygons, make them valid, or leave them out.
         lines: Whether lines beside polygons are wanted, too.
+        empty: Whether a layer without features is an answer: no frames.
 
     Returns:
         Frames of polygons and lines, none of them empty.
@@ -85,7 +104,7 @@ def read_layers(
         raise LabelsError(f"{path} cannot be read ({err}). Expected {_FORMAT_NAMES}.") from err
     frames = [_usable(frame, path, invalid_geometry) for frame in frames]
     frames = [frame for frame in frames if len(frame)]
-    if not frames:
+    if not frames and not empty:
         raise LabelsError(f"{path} has no polygons. Expected at least one.")
     return frames
 
@@ -108,6 +127,8 @@ def _sniff(path: Path) -> str | None:
 
 def _chosen(layers: dict[str, str], path: Path, lines: bool) -> list[str]:
     """The layers that may hold polygons, where any does: points, and lines unless wanted, are other things there."""
+    if len(layers) > 1:  # what is to be reviewed stands in the others, too
+        layers = {name: kind for name, kind in layers.items() if name != REVIEW}
     aside = ("Point",) if lines else ("Point", "Line")
     flat = [name for name, kind in layers.items() if any(word in kind for word in aside)]
     if not flat or len(flat) == len(layers):

@@ -25,7 +25,7 @@ def on_grid(frames: Sequence[gpd.GeoDataFrame], path: Path, grid: Grid) -> list[
     Raises:
         LabelsError: With both extents if nothing lies on the grid, or coordinates cannot be those of the declared CRS.
     """
-    placed = [_reprojected(frame, path, grid) for frame in frames]
+    placed = [reprojected(frame, path, grid) for frame in frames]
     left, bottom, right, top = bounds = shapely.total_bounds(np.concatenate(placed))
     west, south, east, north = grid.bounds
     if not (left < east and right > west and bottom < north and top > south):
@@ -40,7 +40,12 @@ def on_grid(frames: Sequence[gpd.GeoDataFrame], path: Path, grid: Grid) -> list[
     return placed
 
 
-def _reprojected(frame: gpd.GeoDataFrame, path: Path, grid: Grid) -> np.ndarray:
+def reprojected(frame: gpd.GeoDataFrame, path: Path, grid: Grid) -> np.ndarray:
+    """The geometries of a frame in the grid's CRS, wherever they lie.
+
+    Raises:
+        LabelsError: If coordinates cannot be those of the declared CRS, or the grid's cannot express them.
+    """
     if grid.crs is not None and frame.crs is not None:
         bounds = frame.total_bounds
         if frame.crs.is_geographic and np.abs(bounds).max() > _FURTHEST_DEGREE:

@@ -13,6 +13,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geoseg.errors import SceneError
+from geoseg.scores import NODATA
 
 _MOST_UNNAMED = 64
 """A raster with more values than this, and no names for them, is a picture."""
@@ -97,12 +98,13 @@ def read_classes(path: str | Path, names: Sequence[str] = ()) -> dict[int, tuple
         table, where it has one.
 
     Raises:
-        SceneError: If it is no class raster, or has a value that `names` has no name for.
+        SceneError: If it is no class raster, has a value that `names` has no name for, or pixels of value 255 beside
+            such of another nodata value.
     """
     with open_class_raster(path) as dataset:
         if dataset.scales[0] != 1:
             raise SceneError(f"{path} holds probabilities. Expected the class raster of the same run.")
-        present = _values(dataset)
+        present, nodata = _values(dataset)
         try:
             palette = dataset.colormap(1)
         except ValueError:  # none
@@ -117,16 +119,24 @@ def read_classes(path: str | Path, names: Sequence[str] = ()) -> dict[int, tuple
             f"{path} has {len(present)} different values and no class names: no class raster. Expected one as "
             f"'geoseg predict' writes it, or at most {_MOST_UNNAMED} values."
         )
+    if NODATA in present and nodata is not None:
+        raise SceneError(
+            f"{path} has pixels of value 255 beside those of its nodata value {nodata}. Expected 255 to be what has "
+            "no data. Take the statement back (gdal_edit.py -unsetnodata), or give the pixels of value 255 another one."
+        )
     named = dict(enumerate(names)) or {value: f"class_{value}" if value else "background" for value in [0, *present]}
     return {value: (name, _color(value, palette)) for value, name in named.items()}
 
 
-def _values(dataset: DatasetReader) -> list[int]:
-    """The values that occur, ascending, without nodata."""
+def _values(dataset: DatasetReader) -> tuple[list[int], int | None]:
+    """The values that occur, ascending, without nodata; and nodata, if it occurs."""
     count = np.zeros(256, np.int64)
     for window in strips(dataset):
         count += np.bincount(dataset.read(1, window=window).ravel(), minlength=256)
-    return [int(value) for value in np.flatnonzero(count) if value != dataset.nodata]
+    present = [int(value) for value in np.flatnonzero(count)]
+    return [value for value in present if value != dataset.nodata], next(
+        (value for value in present if value == dataset.nodata), None
+    )
 
 
 def _color(value: int, palette: dict[int, tuple[int, ...]]) -> str:

@@ -19,7 +19,7 @@ from geoseg.vectors.patches import Patches, trace
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets import Network, find_streets
 from geoseg.vectors.touching import trace_apart
-from geoseg.vectors.walls import METHODS, fit_walls
+from geoseg.vectors.walls import METHODS, fit_walls, keep_inside
 
 _SURFACE_ALPHA = 70
 """Of surfaces that centrelines are drawn over."""
@@ -96,14 +96,16 @@ class Outliner:
         fit = fit_walls(patches, self.metric, angles=options.angles, min_hole_m2=options.least_hole_m2 if metres else 0)
         method = np.array(METHODS)[fit.method]
         angle = np.where(np.isin(method, ("walls", "rectangle")), fit.angle.round(1), np.nan)
-        frame = self._polygons(fit.shapes, patches, method, {"angle_deg": angle})
+        gap = max(1, int(options.least_hole_m2 / gsd**2)) if metres else 1
+        shapes = keep_inside(fit.shapes, self.planes, self.metric, min_gap=gap)
+        frame = self._polygons(shapes, patches, method, {"angle_deg": angle})
         return _of_class(frame, value, name)
 
     def _areas(self, chosen: Mapping[int, str]) -> dict[int, geopandas.GeoDataFrame]:
         """Polygons of classes that share their borders, by pixel value."""
         if not chosen:
             return {}
-        planes = self.planes
+        planes, small = self.planes, Cleaning()
         if self.metric.unit == "m":  # what would be left out goes to its neighbours, so that nothing gapes
             small = Cleaning(
                 min_pixels=pixels_below(self.options.least_m2, self.metric),
@@ -112,7 +114,9 @@ class Outliner:
             planes = clean(planes, list(chosen), small)
         patches = trace(planes, list(chosen), subpixel=False, junctions=True)
         fit = fit_areas(patches, self.metric, tolerance_m=self.options.border_m)
-        frame = self._polygons(fit.polygons, patches, fit.method, {})
+        # By pixels, as above: simplified, some are smaller now, and left out they would gape.
+        kept = patches.pixels >= small.min_pixels
+        frame = self._polygons(fit.polygons, patches, fit.method, {}, kept=kept)
         return {value: _of_class(frame, value, name) for value, name in chosen.items()}
 
     def _polygons(
@@ -122,8 +126,12 @@ class Outliner:
         method: np.ndarray,
         more: Mapping[str, np.ndarray],
         pixels: np.ndarray | None = None,
+        kept: np.ndarray | None = None,
     ) -> geopandas.GeoDataFrame:
-        """Rows of polygons in metres, and of their patches; of `pixels` in pixels, placed without a detour."""
+        """Rows of polygons in metres, and of their patches; of `pixels` in pixels, placed without a detour.
+
+        Only those `kept` (bool); by default those that are large enough.
+        """
         unit, metres = self.metric.unit, self.metric.unit == "m"
         area = shapely.area(shapes)
         fields = {
@@ -139,7 +147,9 @@ class Outliner:
         }
         placed = shapely.transform(shapes, self.metric.to_crs) if pixels is None else self._place(pixels)
         frame = geopandas.GeoDataFrame(fields, geometry=placed, crs=self._crs)
-        return frame[area >= self.options.least_m2] if metres else frame
+        if kept is None and metres:
+            kept = area >= self.options.least_m2
+        return frame if kept is None else frame[kept]
 
     def _lines(self, network: Network, value: int, name: str) -> geopandas.GeoDataFrame:
         unit = self.metric.unit

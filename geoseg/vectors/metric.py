@@ -1,11 +1,12 @@
 """Metric: from pixels to metres on the ground, in which shapes are fitted and measured, and on to the raster's CRS."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from affine import Affine
-from pyproj import Transformer
+from pyproj import CRS, Transformer
 
 from geoseg.grid import Grid
 
@@ -53,7 +54,17 @@ class Metric:
         """Of (n, 2) metres: (n, 2) coordinates of the grid's CRS; of its transform, where there is no CRS."""
         if self._to_ground is None:
             return _moved(self.to_pixels(xy), self.grid.transform)
-        return np.column_stack(self._to_ground.transform(xy[:, 0], xy[:, 1], direction="INVERSE"))
+        placed = np.column_stack(self._to_ground.transform(xy[:, 0], xy[:, 1], direction="INVERSE"))
+        if self._turn:  # degrees on beyond the antimeridian, as the raster counts them
+            middle = (self.grid.transform @ tuple(self._centre))[0]
+            placed[:, 0] -= self._turn * np.round((placed[:, 0] - middle) / self._turn)
+        return placed
+
+    @cached_property
+    def _turn(self) -> float:
+        """What longitudes repeat after, in the unit of the CRS; 0 where x is no longitude."""
+        crs = CRS.from_user_input(self.grid.crs)
+        return 2 * math.pi / crs.axis_info[0].unit_conversion_factor if crs.is_geographic else 0.0
 
     @cached_property
     def _centre(self) -> np.ndarray:

@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from geoseg.errors import UsageError
+from geoseg.errors import SceneError, UsageError
 from geoseg.grid import Grid
 from geoseg.scores import NODATA, PROBABILITY_SCALE
 from geoseg.vectors.classes import open_class_raster, open_probabilities
@@ -96,7 +99,10 @@ class ArrayPlanes:
 
 
 class RasterPlanes:
-    """Planes in GeoTIFFs: a class raster, and a raster with the probability of each class. A context manager."""
+    """Planes in GeoTIFFs: a class raster, and a raster with the probability of each class. A context manager.
+
+    Threads may read at the same time: one waits for the other, as GDAL's handles are for one thread each.
+    """
 
     def __init__(self, raster: str | Path, classes: Mapping[int, str], probabilities: str | Path | None = None) -> None:
         """Open them.
@@ -111,7 +117,7 @@ class RasterPlanes:
             UsageError: If they do not lie on the same pixels, or the probabilities are of another number of classes.
         """
         self.classes = dict(classes)
-        self._stack = ExitStack()
+        self._stack, self._lock = ExitStack(), Lock()
         self._probabilities: DatasetReader | None = None
         with self._stack as opening:
             self._labels = opening.enter_context(open_class_raster(raster))
@@ -127,7 +133,7 @@ class RasterPlanes:
 
     def labels(self, window: Window) -> np.ndarray:
         """(h, w) uint8 class values; 255 without data."""
-        found: np.ndarray = self._labels.read(1, window=_there(window))
+        found = self._read(self._labels, 1, window)
         nodata = self._labels.nodata
         if nodata is not None and nodata != NODATA and 0 <= nodata < NODATA:
             found[found == int(nodata)] = NODATA
@@ -137,14 +143,24 @@ class RasterPlanes:
         """(h, w) uint8 probability of a class times 254; None where it is not known."""
         if self._probabilities is None:
             return None
-        found: np.ndarray = self._probabilities.read(list(self.classes).index(value) + 1, window=_there(window))
-        return found
+        return self._read(self._probabilities, list(self.classes).index(value) + 1, window)
 
     def margin(self, window: Window, value: int) -> np.ndarray | None:
         """(h, w) float32 margin over the best other class; None where probabilities are not known."""
         if self._probabilities is None:
             return None
-        return margin_of(self._probabilities.read(window=_there(window)), list(self.classes).index(value))
+        return margin_of(self._read(self._probabilities, None, window), list(self.classes).index(value))
+
+    def _read(self, dataset: DatasetReader, bands: int | None, window: Window) -> np.ndarray:
+        there = rasterio.windows.Window(window.col, window.row, window.width, window.height)
+        try:
+            with self._lock:
+                found: np.ndarray = dataset.read(bands, window=there)
+        except (RasterioError, CPLE_BaseError) as err:  # here, for a thread would call it a failure of its own
+            raise SceneError(
+                f"{dataset.name} cannot be read ({err}). Expected every block as it was written. Make it again."
+            ) from err
+        return found
 
     def close(self) -> None:
         """Close the files."""
@@ -158,10 +174,6 @@ class RasterPlanes:
     ) -> None:
         # Into the stack, so that read errors inside the block are translated.
         self._stack.__exit__(kind, error, traceback)
-
-
-def _there(window: Window) -> rasterio.windows.Window:
-    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
 
 
 def _check_alike(

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 
@@ -18,7 +19,7 @@ _CACHED = 256 << 20
 
 @dataclass(frozen=True, eq=False)
 class SpoolPlanes:
-    """The layers of one head, cell by cell."""
+    """The layers of one head, cell by cell. Threads may read at the same time."""
 
     spool: Spool
     """All cells are finished."""
@@ -35,6 +36,7 @@ class SpoolPlanes:
     source: str = ""
     """What made them."""
     _cells: OrderedDict[tuple[int, str], np.ndarray] = field(default_factory=OrderedDict, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
 
     @property
     def step(self) -> int:
@@ -79,10 +81,11 @@ class SpoolPlanes:
 
     def _cell(self, index: int, layer: str) -> np.ndarray:
         key = index, layer
-        if key not in self._cells:
-            stored = self.spool.read(index, only=layer)[layer]
-            while self._cells and sum(each.nbytes for each in self._cells.values()) + stored.nbytes > _CACHED:
-                self._cells.popitem(last=False)
-            self._cells[key] = stored
-        self._cells.move_to_end(key)
-        return self._cells[key]
+        with self._lock:
+            if key not in self._cells:
+                stored = self.spool.read(index, only=layer)[layer]
+                while self._cells and sum(each.nbytes for each in self._cells.values()) + stored.nbytes > _CACHED:
+                    self._cells.popitem(last=False)
+                self._cells[key] = stored
+            self._cells.move_to_end(key)
+            return self._cells[key]

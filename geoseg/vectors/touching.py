@@ -1,18 +1,21 @@
 """Touching buildings told apart: patches are split where the probability dips between two places that are sure."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
-from numba import njit
 from skimage.segmentation import watershed
 
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.scores import NODATA, PROBABILITY_SCALE
+from geoseg.vectors.cores import count_cores, find_cores
 from geoseg.vectors.patches import Patches, trace
 from geoseg.vectors.planes import Planes
+from geoseg.vectors.retracing import join, retrace
+from geoseg.vectors.threads import in_threads
 from geoseg.windows import Window
 
 SURE = 0.92
@@ -22,6 +25,9 @@ LEAST_CORE_M2 = 5.0
 _COLORS = 8
 """Values borrowed for pieces, so that neighbouring ones differ."""
 _BAND = 1024  # rows of patches that are looked at in one go; a larger patch is read by itself
+
+_Pieces = tuple[int, np.ndarray, np.ndarray, np.ndarray]
+"""A split patch: which one, rows and columns of its pixels of another value than the class, and their values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +44,8 @@ class SplitPlanes:
     """(n,) int32."""
     value: np.ndarray
     """(n,) uint8 of them."""
+    cut: np.ndarray
+    """(k,) int64 ascending: the patches that were split."""
 
     @property
     def grid(self) -> Grid:
@@ -95,10 +103,12 @@ def trace_apart(planes: Planes, value: int, *, gsd: float, sure: float = SURE, m
     """
     whole = trace(planes, [value], subpixel=True, min_pixels=min_pixels)
     split = split_touching(planes, value, whole, gsd=gsd, sure=sure)
-    if not len(split.rows):
+    if not len(split.cut):
         return whole
-    found = trace(split, split.values, subpixel=True, min_pixels=min_pixels)
-    return replace(found, value=np.full_like(found.value, value))
+    kept = np.ones(len(whole), np.bool_)
+    kept[split.cut] = False
+    pieces = [retrace(split, split.values, whole.box[k], whole.first[k], min_pixels) for k in split.cut]
+    return join([whole.select(kept), *pieces])
 
 
 def split_touching(planes: Planes, value: int, patches: Patches, *, gsd: float, sure: float = SURE) -> SplitPlanes:
@@ -122,123 +132,80 @@ def split_touching(planes: Planes, value: int, patches: Patches, *, gsd: float, 
     spare = [other for other in range(NODATA - 1, 0, -1) if other not in planes.classes][: _COLORS - 1]
     if not spare:
         raise UsageError("class raster uses all 255 values. Expected some unused ones. Give --no-split-touching.")
-    values = (value, *spare)
+    values, lock = (value, *spare), Lock()
     least, level = max(round(LEAST_CORE_M2 / gsd**2), 4), int(np.ceil(sure * PROBABILITY_SCALE))
-    found = []
-    for labels, probability, row, col, (left, top) in _looked_at(planes, value, patches):
-        pieces, cores = find_cores(labels == value, probability, row, col, level, least)
-        if cores > 1:
-            pieces = _grown(pieces, probability)
-            colors = np.array(values, np.uint8)[_colored(pieces, cores, len(values))]
-            rows, cols = np.nonzero(pieces > 0)
-            changed = colors[pieces[rows, cols]]
-            other = changed != value
-            found.append((rows[other] + top, cols[other] + left, changed[other]))
+
+    def look(first: int, stop: int) -> list[_Pieces]:
+        part = patches.slice(first, stop)
+        window = _around(part.box)
+        with lock:  # not all planes can be read by several threads
+            probability = planes.probability(window, value)
+            labels = planes.labels(window)
+        if probability is None:
+            return []
+        cut = _cut(labels, probability, window, part, values, level, least)
+        return [(first + k, rows, cols, changed) for k, rows, cols, changed in cut]
+
+    found = [pieces for band in in_threads(lambda band: look(*band), _bands(patches.box)) for pieces in band]
     none: np.ndarray = np.empty(0, np.int64)
-    rows, cols, changed = (np.concatenate([none, *part]) for part in zip(*found, strict=True)) if found else [none] * 3
+    _, *parts = zip(*found, strict=True) if found else [[]] * 4
+    rows, cols, changed = (np.concatenate([none, *part]) for part in parts)
     order = np.lexsort((cols, rows))
     return SplitPlanes(
-        planes, values, rows[order].astype(np.int32), cols[order].astype(np.int32), changed[order].astype(np.uint8)
+        planes,
+        values,
+        rows[order].astype(np.int32),
+        cols[order].astype(np.int32),
+        changed[order].astype(np.uint8),
+        np.array([k for k, *_ in found], np.int64),
     )
 
 
-def _looked_at(
-    planes: Planes, value: int, patches: Patches
-) -> Iterator[tuple[np.ndarray, np.ndarray, int, int, tuple[int, int]]]:
-    """Of each patch: labels and probability in its box, its first pixel there, and where the box lies."""
-    tops, bottoms = patches.box[:, 1], patches.box[:, 3]
+def _bands(box: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The first patch of each part that is looked at in one go, and one past its last."""
+    tops, bottoms = box[:, 1], box[:, 3]
     start = 0
-    while start < len(patches):
+    while start < len(box):
         large = bottoms[start] - tops[start] > _BAND
         stop = start + 1
         while (
-            not large
-            and stop < len(patches)
-            and tops[stop] < tops[start] + _BAND
-            and bottoms[stop] - tops[stop] <= _BAND
+            not large and stop < len(box) and tops[stop] < tops[start] + _BAND and bottoms[stop] - tops[stop] <= _BAND
         ):
             stop += 1
-        here = slice(start, stop)
-        left, top = int(patches.box[here, 0].min()), int(tops[start])
-        right, bottom = int(patches.box[here, 2].max()), int(bottoms[here].max())
-        window = Window(row=top, col=left, height=bottom - top, width=right - left)
-        probability = planes.probability(window, value)
-        if probability is None:
-            return
-        labels = planes.labels(window)
-        for k in range(start, stop):
-            a, b, c, d = (int(edge) for edge in patches.box[k])
-            there = (slice(b - top, d - top), slice(a - left, c - left))
-            row, col = (int(at) for at in patches.first[k])
-            yield labels[there], probability[there], row - b, col - a, (a, b)
+        yield start, stop
         start = stop
 
 
-@njit(cache=True, nogil=True)
-def find_cores(
-    inside: np.ndarray, probability: np.ndarray, row: int, col: int, level: int, least: int
-) -> tuple[np.ndarray, int]:
-    """Cores of the patch that has a pixel: (h, w) int32, 1, 2, ... in cores, 0 elsewhere in it, -1 outside; how many.
-
-    Args:
-        inside: (h, w) bool, pixels of the class, other patches among them.
-        probability: (h, w) uint8.
-        row: Of a pixel of the patch.
-        col: Of the same.
-        level: Probability of a core, at least.
-        least: Pixels of a core, at least.
-    """
-    height, width = inside.shape
-    found = np.full((height, width), -1, np.int32)
-    stack = np.empty((height * width, 2), np.int32)
-    _flood(inside, found, stack, row, col, 0)
-    sure = np.zeros((height, width), np.bool_)
-    for i in range(height):
-        for j in range(width):
-            sure[i, j] = found[i, j] == 0 and level <= probability[i, j] < NODATA
-    sure = _thick(sure)
-    count = 0
-    for i in range(height):
-        for j in range(width):
-            if not sure[i, j] or found[i, j]:
-                continue
-            size = _flood(sure, found, stack, i, j, count + 1)
-            if size >= least:
-                count += 1
-                continue
-            for k in range(size):
-                found[stack[k, 0], stack[k, 1]] = 0
-                sure[stack[k, 0], stack[k, 1]] = False
-    return found, count
+def _around(box: np.ndarray) -> Window:
+    """The window round these boxes."""
+    left, top = (int(edge) for edge in box[:, :2].min(axis=0))
+    right, bottom = (int(edge) for edge in box[:, 2:].max(axis=0))
+    return Window(row=top, col=left, height=bottom - top, width=right - left)
 
 
-@njit(cache=True, nogil=True)
-def _thick(inside: np.ndarray) -> np.ndarray:
-    """Pixels whose eight neighbours are inside, too: bridges of one or two pixels join no cores."""
-    height, width = inside.shape
-    found = np.zeros((height, width), np.bool_)
-    for i in range(1, height - 1):
-        for j in range(1, width - 1):
-            found[i, j] = inside[i - 1 : i + 2, j - 1 : j + 2].all()
-    return found
-
-
-@njit(cache=True, nogil=True)
-def _flood(inside: np.ndarray, found: np.ndarray, stack: np.ndarray, row: int, col: int, mark: int) -> int:
-    """Mark what hangs together with a pixel by edges; `stack` lists it afterwards."""
-    height, width = inside.shape
-    found[row, col] = mark
-    stack[0, 0], stack[0, 1] = row, col
-    done, size = 0, 1
-    while done < size:
-        i, j = np.int64(stack[done, 0]), np.int64(stack[done, 1])
-        done += 1
-        for a, b in ((i - 1, j), (i, j - 1), (i, j + 1), (i + 1, j)):
-            if 0 <= a < height and 0 <= b < width and inside[a, b] and found[a, b] != mark:
-                found[a, b] = mark
-                stack[size, 0], stack[size, 1] = a, b
-                size += 1
-    return size
+def _cut(
+    labels: np.ndarray,
+    probability: np.ndarray,
+    window: Window,
+    patches: Patches,
+    values: tuple[int, ...],
+    level: int,
+    least: int,
+) -> Iterator[_Pieces]:
+    """Those of the patches in a window that have two cores or more."""
+    corner = np.array([window.col, window.row])
+    box, first = patches.box - np.tile(corner, 2), patches.first - corner[::-1]
+    for k in np.flatnonzero(count_cores(labels, probability, values[0], box, first, level, least) > 1):
+        left, top, right, bottom = box[k]
+        here = (slice(top, bottom), slice(left, right))
+        row, col = first[k] - (top, left)
+        pieces, cores = find_cores(labels[here] == values[0], probability[here], row, col, level, least)
+        pieces = _grown(pieces, probability[here])
+        colors = np.array(values, np.uint8)[_colored(pieces, cores, len(values))]
+        rows, cols = np.nonzero(pieces > 0)
+        changed = colors[pieces[rows, cols]]
+        other = changed != values[0]
+        yield int(k), rows[other] + top + window.row, cols[other] + left + window.col, changed[other]
 
 
 def _grown(cores: np.ndarray, probability: np.ndarray) -> np.ndarray:

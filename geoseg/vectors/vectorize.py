@@ -10,7 +10,9 @@ from geoseg.errors import SceneError, UsageError, nearest
 from geoseg.grid import Grid
 from geoseg.outputs import Outputs
 from geoseg.scene import Scene
-from geoseg.targets import labelled_area
+from geoseg.scores import NODATA
+from geoseg.targets import LabelledArea, labelled_area
+from geoseg.targets.files import REVIEW
 from geoseg.vectors.classes import read_classes
 from geoseg.vectors.features import Feature, Outliner, layer_names
 from geoseg.vectors.formats import VectorFiles, vector_files, write_vectors
@@ -19,6 +21,8 @@ from geoseg.vectors.limited import LimitedPlanes
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.options import OutlineOptions
 from geoseg.vectors.planes import Planes, RasterPlanes
+from geoseg.vectors.review import least_certain
+from geoseg.vectors.review_style import review_style
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ def vectorize_raster(
     probabilities: str | Path | None = None,
     classes: Sequence[str] | None = None,
     options: OutlineOptions = DEFAULTS,
+    review: int | None = None,
     overwrite: bool = False,
 ) -> Vectors:
     """Outline the classes of a class raster, of geoseg or of another program.
@@ -65,11 +70,13 @@ def vectorize_raster(
         probabilities: GeoTIFF of the same run with a uint8 band for each class; outlines follow it finer than pixels.
         classes: Names of the classes to outline; by default all but value 0.
         options: How.
+        review: A further layer `review` of so many features, and so many cells, that the run is least certain of.
         overwrite: Replace outputs that exist, when the new ones are complete.
 
     Raises:
-        UsageError: If a class or kind is not there, an output exists, the ending is unknown, or `min_area_m2` or
-            `min_hole_m2` is given where nothing tells the size of a pixel.
+        UsageError: If a class or kind is not there, an output exists, the ending is unknown, `min_area_m2` or
+            `min_hole_m2` is given where nothing tells the size of a pixel, or a review is asked for without
+            probabilities, or in another format than GeoPackage.
         SceneError: If a raster cannot be read or is of another kind.
         LabelsError: If the area of interest cannot be read, or lies elsewhere.
         OutputError: If an output cannot be written.
@@ -82,10 +89,17 @@ def vectorize_raster(
     with RasterPlanes(raster, names, probabilities) as planes:
         run = Outlining({value: names[value] for value in chosen}, dict(known.values()), options)
         run.check(planes.grid)
-        files = vector_files(output, run.layers, crs=planes.grid.crs)
+        layers = run.layers
+        if review is not None:
+            _check_review(review, probabilities, output, layers)
+            layers.append(REVIEW)
+        files = vector_files(output, layers, crs=planes.grid.crs)
         read = [path for path in (raster, probabilities, options.aoi) if path]
         with Outputs(files.paths, inputs=read, overwrite=overwrite) as outputs:
-            features = write_features(files, run.outline(planes), outputs)
+            found = run.outline(planes)
+            if review is not None:
+                found[REVIEW] = run.review(found, planes, review)
+            features = write_features(files, found, outputs)
             outputs.commit()
     return Vectors(tuple(dict.fromkeys(files.layers.values())), features)
 
@@ -122,7 +136,8 @@ class Outlining:
         """Refuse what cannot be done, before a pixel is read.
 
         Raises:
-            UsageError: If areas are given where nothing tells the size of a pixel.
+            UsageError: If areas are given where nothing tells the size of a pixel, or an area of interest and a class
+                of value 255.
             LabelsError: If the area of interest cannot be read, or lies elsewhere.
         """
         given = [name for name in ("min_area_m2", "min_hole_m2") if getattr(self.options, name)]
@@ -131,21 +146,56 @@ class Outlining:
                 f"{given[0]}={getattr(self.options, given[0]):g} means nothing without a CRS. Expected the size of a "
                 "pixel: give --gsd METRES."
             )
+        if self.options.aoi and NODATA in self.chosen:
+            raise UsageError(
+                f"class={self.chosen[NODATA]!r} has the pixel value {NODATA}, which an area of interest needs for what "
+                "lies outside. Expected another value. Change it in the raster, or leave out the area."
+            )
         if self.options.aoi:
             labelled_area(self.options.aoi, grid)
 
     def outline(self, planes: Planes) -> dict[str, Feature]:
         """All layers by name."""
-        if self.options.aoi:
-            planes = LimitedPlanes(planes, labelled_area(self.options.aoi, planes.grid))
+        if area := self._area(planes.grid):
+            planes = LimitedPlanes(planes, area)
         outliner = Outliner(planes, Metric(planes.grid, self.options.gsd), self.options)
         return outliner.outline(self.chosen, self.kinds, self.colors)
+
+    def review(self, features: Mapping[str, Feature], planes: Planes, count: int) -> Feature:
+        """The layer of what the planes, which have probabilities, are least certain of."""
+        if area := self._area(planes.grid):
+            planes = LimitedPlanes(planes, area)
+        kinds = self.kinds
+        names = [name for name in self.chosen.values() if kinds[name] != "road"]  # streets are one large polygon
+        areas = {layer: features[layer].frame for name in names for layer in layer_names(name, kinds[name], raw=True)}
+        frame = least_certain(areas, planes, Metric(planes.grid, self.options.gsd), count, area)
+        return Feature(frame, review_style(planes.classes.values()))
+
+    def _area(self, grid: Grid) -> LabelledArea | None:
+        return labelled_area(self.options.aoi, grid) if self.options.aoi else None
 
 
 def write_features(files: VectorFiles, features: Mapping[str, Feature], outputs: Outputs) -> dict[str, int]:
     """Write layers under temporary names, see `write_vectors`; returns features by layer."""
     styles = {layer: feature.style for layer, feature in features.items()}
     return write_vectors(files, {layer: feature.frame for layer, feature in features.items()}, outputs, styles=styles)
+
+
+def _check_review(count: int, probabilities: str | Path | None, output: Path, layers: Sequence[str]) -> None:
+    if count < 1:
+        raise UsageError(f"review={count} is no number of features. Expected 1 or more.")
+    if probabilities is None:
+        raise UsageError(
+            f"review={count} without probabilities: nothing says what is uncertain. Expected them of the same run. "
+            "Give --probabilities FILE, as geoseg predict --probabilities writes it."
+        )
+    if output.suffix.lower() != ".gpkg":
+        raise UsageError(
+            f"{output} cannot hold a review. Expected a GeoPackage, in which it lies beside what it is of. "
+            f"Try {output.stem}.gpkg."
+        )
+    if REVIEW in map(str.casefold, layers):
+        raise UsageError(f"a class is called {REVIEW!r}, as the layer of the review. Expected another name.")
 
 
 def _classes(raster: Path, options: OutlineOptions) -> dict[int, tuple[str, str]]:

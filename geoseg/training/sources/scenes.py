@@ -13,6 +13,7 @@ from geoseg.grid import Grid
 from geoseg.metrics import IGNORE
 from geoseg.splits import Survey
 from geoseg.targets import VectorLabels, is_vector_file, labelled_area, read_labels
+from geoseg.targets.review import Judged, read_review
 from geoseg.training.sources.context import Context
 from geoseg.training.sources.masks import (
     check_raster,
@@ -36,6 +37,7 @@ from geoseg.training.sources.units import (
     usable_target,
     window_of,
 )
+from geoseg.windows import Window
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +63,13 @@ class _Labelled:
             targets = dict.fromkeys(context.config.further_heads, labels)
         self.labels = labels if context.config.main_head else None
         self.area = None if source.labelled_area is None else resolve_path(source.labelled_area)
+        self.reviews = tuple(resolve_path(text) for text in source.add or ())
         self.further = context.further(targets)
-        said = [self.labels, self.area, *targets.values()]
+        said = [self.labels, self.area, *self.reviews, *targets.values()]
         self.paths = context.belonging((*self.images, *(path for path in said if path)))
         self.meanings = context.meanings(source)
         self._vectors: VectorLabels | None = None
+        self._verdicts: tuple[Judged, ...] | None = None
 
     def unit(self) -> Unit:
         """The scene as a unit that can be cut into blocks."""
@@ -101,12 +105,13 @@ class _Labelled:
         names = self.context.names
         table: dict[int, int] = {}
         if self.labels is None:
-            known = tuple(range(len(names)))
+            known = tuple(at for at, name in enumerate(names) if name in (source.known or names))
         elif is_vector_file(self.labels):
             known = self.context.known(source.known, self._drawn(scene.grid).present, self.labels)
         else:
             table, present = self._table(scene.grid)
             known = self.context.known(source.known, names[1:] if present is None else present, self.labels)
+        self._say_merged(known, scene.grid)
         target = self._target(scene.grid, lambda: table)
         survey = Survey.of(
             scene.grid.shape,
@@ -114,7 +119,7 @@ class _Labelled:
             len(names),
         )
         if survey is None:
-            files = source.labels or " and ".join(source.targets.values())
+            files = source.labels or " and ".join([*(source.add or ()), *source.targets.values()])
             raise LabelsError(f"{files}: nothing is labelled in {source.scenes[0]}. Expected labelled pixels.")
         return {
             "grid": describe(scene.grid),
@@ -127,6 +132,20 @@ class _Labelled:
 
     def _target(self, grid: Grid, table: Callable[[], Mapping[int, int]]) -> Target | None:
         """How the target of a window is had; labels are read when the first is asked for."""
+        drawn = self._from_labels(grid, table)
+        if not self.reviews:
+            return drawn
+
+        def whole(window: Window) -> np.ndarray:
+            found = np.full(window.shape, IGNORE, np.uint8) if drawn is None else drawn(window)
+            for judged in self._judged(grid):
+                found = judged.over(window, found)
+            return found
+
+        return whole
+
+    def _from_labels(self, grid: Grid, table: Callable[[], Mapping[int, int]]) -> Target | None:
+        """What the labels say of a window, within the labelled area."""
         if self.labels is None:
             return None
         whole: Target
@@ -157,6 +176,25 @@ class _Labelled:
                 gsd=source.gsd,
             )
         return self._vectors
+
+    def _judged(self, grid: Grid) -> tuple[Judged, ...]:
+        """What the verdicts say, read once."""
+        if self._verdicts is None:
+            names, how = self.context.names, self.source.invalid_geometry
+            self._verdicts = tuple(read_review(path, grid, names, invalid_geometry=how) for path in self.reviews)
+        return self._verdicts
+
+    def _say_merged(self, known: tuple[int, ...], grid: Grid) -> None:
+        """Say which verdicts name a class that the labels do not tell from the background."""
+        found = {at for judged in self._judged(grid) for at in judged.present if at and at not in known}
+        if lost := [self.context.names[at] for at in sorted(found)]:
+            log.warning(
+                "%s: %s is judged, but the labels do not tell it from %s: it is learnt as such. Give the scene "
+                "a second time in data.sources, with add and without labels.",
+                self.source.scenes[0],
+                " and ".join(lost),
+                self.context.names[0],
+            )
 
     def _table(self, grid: Grid) -> tuple[dict[int, int], tuple[str, ...] | None]:
         """What the values or colours of the label raster mean, and the classes it names, if it does."""

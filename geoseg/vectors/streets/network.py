@@ -77,7 +77,7 @@ def find_streets(
     contract(graph)
     settle(graph)
     drop_small(graph, rules.min_part_m, rules.min_width_m)
-    reach_ends(graph, metric)
+    reach_ends(graph, planes, metric)
     lines = draw_lines(graph, rules.smooth_m, rules.simplify_m)
     profiles = measure(planes, value, metric, prints, lines, tile=tile)
     return _network(graph, lines, *profiles)

@@ -72,7 +72,9 @@ class Footprints:
         """Of a grid, by the pixels at its centre: in degrees they are not square on the ground."""
         across, down = scale_of(metric)
         half = rules.max_width_m / 2
-        core = (max(1, math.ceil(half / across)), max(1, math.ceil(half / down)))
+        # No box need be wider than twice the raster, whatever the width asked for.
+        height, width = metric.grid.shape
+        core = (max(1, min(width, math.ceil(half / across))), max(1, min(height, math.ceil(half / down))))
         area = rules.fill_m2 / (across * down)
         return cls(
             scale=(across, down),

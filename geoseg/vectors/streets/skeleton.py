@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numba import njit
@@ -12,10 +13,13 @@ from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets.rules import Footprints
 from geoseg.vectors.streets.surface import scores, surface
 from geoseg.vectors.streets.thinning import carve, thin
+from geoseg.vectors.threads import in_threads
 from geoseg.windows import Window
 
 TILE = 4096
 """Side of the square of pixels that is thinned in one go."""
+AT_ONCE = 4
+"""Tiles under way at the same time, at most: they fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +41,8 @@ class Skeleton:
 def find_skeleton(planes: Planes, value: int, prints: Footprints, *, tile: int = TILE) -> Skeleton:
     """Thin the surface of a class.
 
-    The same pixels for any side of the tiles: each tile is read with all the context on which its pixels depend.
+    The same pixels for any side of the tiles: each tile is read with all the context on which its pixels depend. Tiles
+    are thinned in threads, and read one at a time: not all planes can be read by several threads.
 
     Args:
         planes: Class raster, with probabilities or without.
@@ -45,7 +50,12 @@ def find_skeleton(planes: Planes, value: int, prints: Footprints, *, tile: int =
         prints: Sizes in pixels.
         tile: Side of a tile; memory grows with its square, and with the length of the streets.
     """
-    found = [_thinned(planes, value, prints, core) for core in _tiles(planes.grid.shape, tile)]
+    lock = Lock()
+    found = in_threads(
+        lambda core: _thinned(planes, value, prints, core, lock),
+        _tiles(planes.grid.shape, tile),
+        most=AT_ONCE,
+    )
     row, col, radius, prob = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(row.astype(np.int64) * planes.grid.width + col)
     return Skeleton(row[order], col[order], radius[order], prob[order], planes.grid.shape)
@@ -58,12 +68,13 @@ def _tiles(shape: tuple[int, int], side: int) -> Iterator[Window]:
 
 
 def _thinned(
-    planes: Planes, value: int, prints: Footprints, core: Window
+    planes: Planes, value: int, prints: Footprints, core: Window, reading: Lock
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Row, column, radius and probability of the pixels of the skeleton within one tile."""
     window = core.expand(prints.halo).intersection(planes.grid.window)
     assert window is not None  # noqa: S101 -- a tile lies within the grid
-    plane, own = scores(planes, window, value)
+    with reading:
+        plane, own = scores(planes, window, value)
     whole = surface(plane, prints)
     inside = core.slices(window)
     if not whole[inside].any():

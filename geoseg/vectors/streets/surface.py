@@ -24,7 +24,8 @@ def scores(planes: Planes, window: Window, value: int) -> tuple[np.ndarray, np.n
     if own is None:
         labels = planes.labels(window)
         own = np.where(labels == value, np.uint8(PROBABILITY_SCALE), np.uint8(0))
-        own[labels == NODATA] = NODATA
+        if NODATA not in planes.classes:  # else a mask of 0 and 255, of another program
+            own[labels == NODATA] = NODATA
         return own, own
     others = [other for other in planes.classes if other != value]
     if len(others) < 2:  # the other class is what is left to certainty

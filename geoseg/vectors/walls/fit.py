@@ -9,6 +9,7 @@ import shapely
 
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.patches import Patches
+from geoseg.vectors.threads import in_threads
 from geoseg.vectors.walls.building import NOTHING, ROOM, fit_buildings
 from geoseg.vectors.walls.direction import leanings, votes
 from geoseg.vectors.walls.frames import Frames
@@ -25,10 +26,12 @@ REACH_M = 60.0
 """How far away neighbours are asked for their direction."""
 LEAST_IOU = 0.75
 """A fit that shares less with the raw outline is no fit of it."""
+FARTHEST = 6.0  # pixels
+"""A corner further from the raw outline is a spike, where walls may run anywhere: two of them are all but parallel."""
 LIKE = 0.1
 """Share of the area that may lie between a fit and its outline without a closer look."""
 TUNING = Tuning()
-_VERTICES = 1 << 20  # in one batch
+_VERTICES = 1 << 17  # in one batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +59,9 @@ def fit_walls(
 
     An outline is cut into walls so that their number and the distance of its vertices to them are least together. What
     a circle describes better becomes one; what is too small to have walls becomes a rectangle in the direction of its
-    neighbours. A fit that is invalid, or less like the raw outline than an IoU of 0.75, gives way to the outline
-    simplified by two pixels; `method` tells. Then walls that neighbours share become one line, and what still overlaps
+    neighbours. A fit that is invalid, less like the raw outline than an IoU of 0.75, or has a corner six pixels away
+    from it, gives way to the outline simplified by two pixels; where that is no better, to the raw one; `method` tells.
+    Then walls that neighbours share become one line, and what still overlaps
     is cut off. A building's fit depends on itself and on the directions round it only, never on batches.
 
     Args:
@@ -72,17 +76,19 @@ def fit_walls(
         return Footprints(np.empty(0, dtype=object), np.empty(0, np.uint8), np.empty(0))
     frames = Frames.of(patches, metric)
     tuning = _asked(tuning, angles, min_wall_m / metric.gsd)
-    own = np.concatenate(
-        [
-            votes(there.inward(part), part.ring_offsets, part.patch_offsets)
-            for part, there, _ in _batches(patches, frames)
-        ]
-    )
+
+    def voted(first: int, stop: int) -> np.ndarray:
+        part, there = patches.slice(first, stop), frames.slice(first, stop)
+        return votes(there.inward(part), part.ring_offsets, part.patch_offsets)
+
+    def fitted(first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        part, there, here = patches.slice(first, stop), frames.slice(first, stop), slice(first, stop)
+        return _fit(part, there, own[here], around[here], min_hole_m2, tuning)
+
+    batches = list(_batches(patches))
+    own = np.concatenate(in_threads(lambda batch: voted(*batch), batches))
     around = leanings(own, frames.origin, REACH_M)
-    fits = [
-        _fit(part, there, own[here], around[here], min_hole_m2, tuning)
-        for part, there, here in _batches(patches, frames)
-    ]
+    fits = in_threads(lambda batch: fitted(*batch), batches)
     shapes, method, angle = (np.concatenate(column) for column in zip(*fits, strict=True))
     return Footprints(settle(shapes, angle, borders(patches, frames), metric.gsd), method, angle)
 
@@ -95,12 +101,12 @@ def _asked(tuning: Tuning, angles: Angles, shortest: float) -> Tuning:
     )
 
 
-def _batches(patches: Patches, frames: Frames) -> Iterator[tuple[Patches, Frames, slice]]:
+def _batches(patches: Patches) -> Iterator[tuple[int, int]]:
+    """The first patch of each batch, and one past its last."""
     start = 0
     for part in patches.batches(_VERTICES):
-        here = slice(start, start + len(part))
-        yield part, frames.slice(here.start, here.stop), here
-        start = here.stop
+        yield start, start + len(part)
+        start += len(part)
 
 
 def _fit(
@@ -120,7 +126,8 @@ def _fit(
     shapes = polygons(placed, np.cumsum(counts) - counts, counts, patches.patch_offsets)
     placed = frames.outward(xy, np.repeat(patches.ring_patch, np.diff(rings)))
     raw = polygons(placed, rings[:-1], np.where(kept, np.diff(rings), 0), patches.patch_offsets)
-    method = _guarded(shapes, raw, kinds[first].astype(np.uint8), between * frames.gsd**2, frames.gsd)
+    most = FARTHEST if np.isfinite(tuning.free) else np.inf
+    method = _guarded(shapes, raw, kinds[first].astype(np.uint8), between * frames.gsd**2, frames.gsd, most)
     return shapes, method, np.degrees(directions) % 90
 
 
@@ -133,19 +140,34 @@ def _leaning(own: np.ndarray, around: np.ndarray, tuning: Tuning) -> tuple[np.nd
     return directions, np.stack([weight * np.cos(2 * off), weight * np.sin(2 * off)], axis=1)
 
 
-def _guarded(shapes: np.ndarray, raw: np.ndarray, method: np.ndarray, between: np.ndarray, gsd: float) -> np.ndarray:
+def _guarded(
+    shapes: np.ndarray, raw: np.ndarray, method: np.ndarray, between: np.ndarray, gsd: float, most: float
+) -> np.ndarray:
     """Put the simplified outline, or the raw one, in the place of shapes that are none or not like it; the methods.
 
     Intersections are asked for only where neither the area nor the square metres between outlines promise likeness.
+    No corner may lie further than `most` pixels from the raw outline.
     """
     wrong = ~shapely.is_valid(shapes) | shapely.is_empty(shapes)
     area, goal = shapely.area(shapes), shapely.area(raw)
     asked = np.flatnonzero(~wrong & (np.maximum(np.abs(area - goal), between) > LIKE * goal))
     common = shapely.area(shapely.intersection(shapes[asked], raw[asked]))
     wrong[asked[common < LEAST_IOU * (area[asked] + goal[asked] - common)]] = True
+    wrong |= _spiked(shapes, raw, most * gsd)
     shapes[wrong] = shapely.simplify(raw[wrong], 2 * gsd)
     method[wrong] = SIMPLIFIED
     left = np.flatnonzero(wrong)
     broken = left[~shapely.is_valid(shapes[left]) | shapely.is_empty(shapes[left])]
     shapes[broken], method[broken] = raw[broken], RAW
+    common = shapely.area(shapely.intersection(shapes[left], raw[left]))
+    unlike = left[common < LEAST_IOU * (shapely.area(shapes[left]) + goal[left] - common)]
+    shapes[unlike], method[unlike] = raw[unlike], RAW
     return method
+
+
+def _spiked(shapes: np.ndarray, raw: np.ndarray, most: float) -> np.ndarray:
+    """(p,) bool: whether a corner of a shape lies further than `most` from its raw outline."""
+    corners, of = shapely.get_coordinates(shapes, return_index=True)
+    far = shapely.distance(shapely.points(corners), shapely.boundary(raw)[of]) > most
+    spiked: np.ndarray = np.bincount(of[far], minlength=len(shapes)) > 0
+    return spiked

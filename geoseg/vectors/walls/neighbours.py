@@ -119,7 +119,7 @@ def part(shapes: np.ndarray) -> np.ndarray:
         size = shapely.area(found)
         for k in np.lexsort((two, one)):
             small, large = sorted((one[k], two[k]), key=lambda p: (size[p], p))
-            found[large] = _whole(shapely.difference(found[large], found[small]), found[large])
+            found[large] = whole(shapely.difference(found[large], found[small]), found[large])
     return found
 
 
@@ -186,7 +186,7 @@ def _cut(found: np.ndarray, border: Border, line: Line) -> None:
     up, down = (line.above(shapely.get_coordinates(side)[0]) for side in sides)
     for p, other in ((border.one, up < down), (border.two, up >= down)):
         beyond = shapely.intersection(over, _half(line, over, upper=bool(other)))
-        found[p] = _whole(shapely.difference(found[p], beyond), found[p])
+        found[p] = whole(shapely.difference(found[p], beyond), found[p])
 
 
 def _half(line: Line, over: shapely.Geometry, *, upper: bool) -> shapely.Polygon:
@@ -198,7 +198,7 @@ def _half(line: Line, over: shapely.Geometry, *, upper: bool) -> shapely.Polygon
     return shapely.Polygon([a, b, b + aside, a + aside])
 
 
-def _whole(shape: shapely.Geometry, before: shapely.Polygon) -> shapely.Polygon:
+def whole(shape: shapely.Geometry, before: shapely.Polygon) -> shapely.Polygon:
     """The largest polygon of a geometry; what was before, where there is none."""
     parts = [polygon for polygon in shapely.get_parts(shape) if polygon.geom_type == "Polygon" and polygon.area > 0]
     if not parts:
