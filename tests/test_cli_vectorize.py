@@ -8,7 +8,7 @@ import sys
 
 import geopandas
 import numpy as np
-import pandas
+import pandas as pd
 import pyogrio
 import pytest
 import rasterio
@@ -311,7 +311,7 @@ def test_areas_leave_no_gaps_however_small_they_become(run, tmp_path, least):
     labels = ndimage.gaussian_filter(noise, (0, 6, 6)).argmax(axis=0).astype(np.uint8) + 1
     place = {"transform": Affine(0.3, 0, 500_000, 0, -0.3, 4_000_000), "crs": "EPSG:32637"}
     run(write_foreign(tmp_path / "a.tif", labels[None], **place), "--min-area-m2", least)
-    shapes = pandas.concat([geopandas.read_file(tmp_path / "a.gpkg", layer=f"class_{k}") for k in range(1, 6)]).geometry
+    shapes = pd.concat([geopandas.read_file(tmp_path / "a.gpkg", layer=f"class_{k}") for k in range(1, 6)]).geometry
     assert shapes.union_all().area == pytest.approx(200 * 300 * 0.09, abs=0.01)
     assert shapes.area.sum() == pytest.approx(200 * 300 * 0.09, abs=0.01)
 
