@@ -20,6 +20,7 @@ from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets import Network, find_streets
 from geoseg.vectors.touching import trace_apart
 from geoseg.vectors.walls import METHODS, fit_walls, keep_inside
+from geoseg.vectors.walls.neighbours import whole
 
 _SURFACE_ALPHA = 70
 """Of surfaces that centrelines are drawn over."""
@@ -146,6 +147,8 @@ class Outliner:
             "source": self.planes.source,
         }
         placed = shapely.transform(shapes, self.metric.to_crs) if pixels is None else self._place(pixels)
+        for k in np.flatnonzero(~shapely.is_valid(placed)):  # what touched itself in metres may cross by a rounding
+            placed[k] = whole(shapely.make_valid(placed[k]), placed[k])
         frame = geopandas.GeoDataFrame(fields, geometry=placed, crs=self._crs)
         if kept is None and metres:
             kept = area >= self.options.least_m2

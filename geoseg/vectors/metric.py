@@ -16,7 +16,7 @@ class Metric:
     """Plane coordinates on the ground round the centre of a grid: x to the east, y to the north.
 
     A Lambert azimuthal equal-area projection of WGS 84: areas are true anywhere, lengths to 1 in 10 000 and angles to
-    the hundredth of a degree within 150 km; there and back again is half a millimetre. Web mercator, degrees and feet
+    the hundredth of a degree within 150 km; there and back again is a millimetre or two. Web mercator, degrees and feet
     all become metres. A raster without a usable CRS is measured in pixels, or in pixels times `gsd`, y upwards.
 
     Source: Snyder 1987, Map Projections: A Working Manual, USGS Professional Paper 1395, p. 182.

@@ -26,8 +26,11 @@ REACH_M = 60.0
 """How far away neighbours are asked for their direction."""
 LEAST_IOU = 0.75
 """A fit that shares less with the raw outline is no fit of it."""
-FARTHEST = 6.0  # pixels
-"""A corner further from the raw outline is a spike, where walls may run anywhere: two of them are all but parallel."""
+FARTHEST, FARTHEST_M = 6.0, 1.8  # pixels, metres
+"""A sharp corner further from the raw outline than the larger of both is a spike: two walls that are all but parallel
+meet somewhere."""
+SHARP = np.radians(45)
+"""A smaller angle is sharp. Rounded off, right ones may be further from the outline."""
 LIKE = 0.1
 """Share of the area that may lie between a fit and its outline without a closer look."""
 TUNING = Tuning()
@@ -59,8 +62,8 @@ def fit_walls(
 
     An outline is cut into walls so that their number and the distance of its vertices to them are least together. What
     a circle describes better becomes one; what is too small to have walls becomes a rectangle in the direction of its
-    neighbours. A fit that is invalid, less like the raw outline than an IoU of 0.75, or has a corner six pixels away
-    from it, gives way to the outline simplified by two pixels; where that is no better, to the raw one; `method` tells.
+    neighbours. A fit that is invalid, less like the raw outline than an IoU of 0.75, or has a sharp corner that shoots
+    out, gives way to the outline simplified by two pixels; where that is no better, to the raw one; `method` tells.
     Then walls that neighbours share become one line, and what still overlaps
     is cut off. A building's fit depends on itself and on the directions round it only, never on batches.
 
@@ -126,7 +129,7 @@ def _fit(
     shapes = polygons(placed, np.cumsum(counts) - counts, counts, patches.patch_offsets)
     placed = frames.outward(xy, np.repeat(patches.ring_patch, np.diff(rings)))
     raw = polygons(placed, rings[:-1], np.where(kept, np.diff(rings), 0), patches.patch_offsets)
-    most = FARTHEST if np.isfinite(tuning.free) else np.inf
+    most = max(FARTHEST * frames.gsd, FARTHEST_M) if np.isfinite(tuning.free) else np.inf
     method = _guarded(shapes, raw, kinds[first].astype(np.uint8), between * frames.gsd**2, frames.gsd, most)
     return shapes, method, np.degrees(directions) % 90
 
@@ -146,14 +149,14 @@ def _guarded(
     """Put the simplified outline, or the raw one, in the place of shapes that are none or not like it; the methods.
 
     Intersections are asked for only where neither the area nor the square metres between outlines promise likeness.
-    No corner may lie further than `most` pixels from the raw outline.
+    No sharp corner may lie further than `most` from the raw outline.
     """
     wrong = ~shapely.is_valid(shapes) | shapely.is_empty(shapes)
     area, goal = shapely.area(shapes), shapely.area(raw)
     asked = np.flatnonzero(~wrong & (np.maximum(np.abs(area - goal), between) > LIKE * goal))
     common = shapely.area(shapely.intersection(shapes[asked], raw[asked]))
     wrong[asked[common < LEAST_IOU * (area[asked] + goal[asked] - common)]] = True
-    wrong |= _spiked(shapes, raw, most * gsd)
+    wrong |= _spiked(shapes, raw, most)
     shapes[wrong] = shapely.simplify(raw[wrong], 2 * gsd)
     method[wrong] = SIMPLIFIED
     left = np.flatnonzero(wrong)
@@ -166,8 +169,16 @@ def _guarded(
 
 
 def _spiked(shapes: np.ndarray, raw: np.ndarray, most: float) -> np.ndarray:
-    """(p,) bool: whether a corner of a shape lies further than `most` from its raw outline."""
-    corners, of = shapely.get_coordinates(shapes, return_index=True)
+    """(p,) bool: whether a sharp corner of a shape lies further than `most` from its raw outline."""
+    corners, of = shapely.get_coordinates(shapely.get_exterior_ring(shapes), return_index=True)
+    first = np.searchsorted(of, np.arange(len(shapes)))
+    stop = np.searchsorted(of, np.arange(len(shapes)), "right")
+    before, after = np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0)
+    before[first] = corners[stop - 2]  # the last corner is the first one again
+    after[stop - 1] = corners[first + 1]
+    one, two = before - corners, after - corners
+    sharp = (one * two).sum(axis=1) > np.cos(SHARP) * np.hypot(*one.T) * np.hypot(*two.T)
+    corners, of = corners[sharp], of[sharp]
     far = shapely.distance(shapely.points(corners), shapely.boundary(raw)[of]) > most
     spiked: np.ndarray = np.bincount(of[far], minlength=len(shapes)) > 0
     return spiked

@@ -50,7 +50,7 @@ def _within(shape: shapely.Polygon, frame: shapely.Polygon) -> shapely.Polygon:
     """What of a polygon lies within a frame, without a corner for each wall that leans out of it by a hair."""
     cut = whole(shapely.intersection(shape, frame), shape)
     simple: shapely.Polygon = shapely.simplify(cut, _HAIR)
-    return simple if shapely.difference(simple, cut).area < _HAIR**4 else cut
+    return simple if shapely.difference(simple, cut).area < 1e-9 else cut
 
 
 def _gaps(planes: Planes, least: int) -> np.ndarray:
