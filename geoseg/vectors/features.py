@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from pyproj import CRS
 
-from geoseg.qgis import line_style, point_style, polygon_style
+from geoseg.qgis import layer_style
 from geoseg.vectors.areas import fit_areas
 from geoseg.vectors.cleaning import Cleaning, clean, pixels_below
 from geoseg.vectors.layer import layer_name
@@ -21,9 +21,6 @@ from geoseg.vectors.streets import Network, find_streets
 from geoseg.vectors.touching import trace_apart
 from geoseg.vectors.walls import METHODS, fit_walls, keep_inside
 from geoseg.vectors.walls.neighbours import whole
-
-_SURFACE_ALPHA = 70
-"""Of surfaces that centrelines are drawn over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,15 +61,15 @@ class Outliner:
         for value, name in chosen.items():
             layers = layer_names(name, kinds[name], raw=False)
             if kinds[name] == "building":
-                found[layers[0]] = Feature(self._buildings(value, name), polygon_style(colors[name]))
+                found[layers[0]] = Feature(self._buildings(value, name), layer_style("buildings", colors[name]))
                 continue
-            alpha = {"alpha": _SURFACE_ALPHA} if kinds[name] == "road" else {}
-            found[layers[0]] = Feature(areas[value], polygon_style(colors[name], **alpha))
+            surfaces = "road_surfaces" if kinds[name] == "road" else "areas"
+            found[layers[0]] = Feature(areas[value], layer_style(surfaces, colors[name]))
             if kinds[name] == "road":
                 network = find_streets(self.planes, value, self.metric, self.options.rules)
-                width = "width_m" if self.metric.unit == "m" else "width_px"
-                found[layers[1]] = Feature(self._lines(network, value, name), line_style(colors[name], width=width))
-                found[layers[2]] = Feature(self._nodes(network, value, name), point_style(colors[name]))
+                style = layer_style("roads", colors[name], width=f"width_{self.metric.unit}")
+                found[layers[1]] = Feature(self._lines(network, value, name), style)
+                found[layers[2]] = Feature(self._nodes(network, value, name), layer_style("road_nodes", colors[name]))
         return found
 
     def _raw(self, chosen: Mapping[int, str], colors: Mapping[str, str]) -> dict[str, Feature]:
@@ -81,7 +78,7 @@ class Outliner:
         method = np.full(len(patches), "raw")
         frame = self._polygons(shapely.transform(shapes, self.metric.to_metres), patches, method, {}, pixels=shapes)
         return {
-            layer_name(name): Feature(_of_class(frame, value, name), polygon_style(colors[name]))
+            layer_name(name): Feature(_of_class(frame, value, name), layer_style("buildings", colors[name]))
             for value, name in chosen.items()
         }
 
