@@ -353,6 +353,31 @@ def test_no_worker_survives_its_parent(parent, seconds, send, tmp_path):
     assert lines == ["started", *map(str, range(len(lines) - 1))]  # started once: no worker ran the script again
 
 
+class Interrupting:
+    """Its end is interrupted, where Python drops exceptions: so fares Ctrl-C in the `__del__` of Dask's futures."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [0, 4, 8], ids=["first", "middle", "last"])
+def test_an_interrupt_in_a_finalizer_is_not_lost(at, capfd):
+    before, seen = sys.unraisablehook, []
+
+    def consume():
+        for result in ordered_map(tasks.square, range(9), backend=Processes(1)):
+            seen.append(result)
+            if result == at**2:
+                Interrupting()
+
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+    assert seen == [x**2 for x in range(at + 1)]
+    assert sys.unraisablehook is before
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("how", ["script", "-c", "-m"])
 def test_functions_of_main_are_sent_by_value(tmp_path, how):
     code = (

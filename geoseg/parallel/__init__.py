@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from geoseg.errors import GeosegError, UsageError, WorkerError
-from geoseg.parallel.cluster import DaskPool, RemoteWorkers, Setup, connected, describe, quiet_dask
+from geoseg.parallel.cluster import DaskPool, RemoteWorkers, Setup, connected, describe, no_interrupt_lost, quiet_dask
 from geoseg.parallel.local import local_cluster
 
 __all__ = ["Backend", "Inline", "Processes", "Scheduler", "Threads", "backend_from", "ordered_map"]
@@ -164,11 +164,16 @@ def _pool(func: Callable[[Any], Any], backend: Backend) -> Iterator[_Pool]:
                 finally:
                     executor.shutdown(wait=False, cancel_futures=True)
         case Processes(n, setup):
-            with quiet_dask(), local_cluster(n) as workers, connected(workers.address) as client:
-                yield DaskPool(func, setup, client, workers)
+            with (
+                quiet_dask(),
+                local_cluster(n) as workers,
+                connected(workers.address) as client,
+                no_interrupt_lost() as heed,
+            ):
+                yield DaskPool(func, setup, client, workers, heed)
         case Scheduler(address, setup):
-            with quiet_dask(), connected(address) as client:
-                yield DaskPool(func, setup, client, RemoteWorkers(address, client))
+            with quiet_dask(), connected(address) as client, no_interrupt_lost() as heed:
+                yield DaskPool(func, setup, client, RemoteWorkers(address, client), heed)
 
 
 @dataclass(frozen=True, slots=True)

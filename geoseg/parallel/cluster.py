@@ -4,6 +4,7 @@ import functools
 import itertools
 import logging
 import pickle
+import sys
 import threading
 import time
 import uuid
@@ -41,6 +42,36 @@ def quiet_dask() -> Iterator[None]:
 
     with silence_logging_cmgr(logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.CRITICAL + 1):
         yield
+
+
+@contextmanager
+def no_interrupt_lost() -> Iterator[Callable[[], None]]:
+    """Keep a Ctrl-C that comes where Python drops exceptions: in a `__del__`, or in the callback of a weak reference.
+
+    Dask's futures have a `__del__` which tells their end to the event loop, so one in some hundred would be lost there.
+
+    Yields:
+        A function that raises such an exception now (KeyboardInterrupt, or its subclass). It is called at the end, too.
+    """
+    lost: list[BaseException] = []
+    before = sys.unraisablehook
+
+    def keep(unraisable: "sys.UnraisableHookArgs") -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            lost.append(unraisable.exc_value)
+        else:
+            before(unraisable)
+
+    def heed() -> None:
+        if lost:
+            raise lost.pop()
+
+    sys.unraisablehook = keep
+    try:
+        yield heed
+        heed()
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager
@@ -88,11 +119,19 @@ class Workers(Protocol):
 class DaskPool:
     """Submits to a scheduler, and has its workers looked after while it waits for them."""
 
-    def __init__(self, func: Callable[[Any], Any], setup: Setup | None, client: "Client", workers: Workers) -> None:
+    def __init__(
+        self,
+        func: Callable[[Any], Any],
+        setup: Setup | None,
+        client: "Client",
+        workers: Workers,
+        heed: Callable[[], None],
+    ) -> None:
+        """`heed` raises what interrupted the waiting and was lost (`no_interrupt_lost`)."""
         from distributed.protocol.pickle import dumps
 
         self._payload = dumps((dumps(setup), func))
-        self._client, self._workers = client, workers
+        self._client, self._workers, self._heed = client, workers, heed
         self._run, self._indices = f"geoseg-{uuid.uuid4().hex}", itertools.count()
 
     @property
@@ -117,8 +156,10 @@ class DaskPool:
     def _wait(self, name: str, future: "DaskFuture[Any]") -> Any:
         fetched = in_background(future.result)
         self._workers.expect()
+        self._heed()
         self._workers.check()
         while not wait([fetched], timeout=POLL_S).done:
+            self._heed()
             self._workers.check()
         try:
             return fetched.result()
