@@ -14,7 +14,8 @@ from geoseg.models.encoders import ENCODERS, Encoder, adapt_first_conv, build_en
 from geoseg.models.fold import fold_batchnorm
 
 # Of torchvision's networks without `classifier` (VGG-16: 138,357,544 - 123,642,856) or `fc` (ResNet-18: 11,689,512 -
-# 513,000; -34: 21,797,672 - 513,000; -50: 25,557,032 - 2,049,000; -101: 44,549,160 - 2,049,000).
+# 513,000; -34: 21,797,672 - 513,000; -50: 25,557,032 - 2,049,000; -101: 44,549,160 - 2,049,000). EfficientNet-Lite0 has
+# 4,652,008; its head 320 * 1280 + 2 * 1280 and 1281 * 1000.
 PARAMETERS = {
     "vgg16": 14_714_688,
     "vgg16_bn": 14_723_136,
@@ -22,9 +23,18 @@ PARAMETERS = {
     "resnet34": 21_284_672,
     "resnet50": 23_508_032,
     "resnet101": 42_500_160,
+    "efficientnet_lite0": 2_958_848,
 }
-# Entries of torchvision's state dicts without the classifier.
-TENSORS = {"vgg16": 26, "vgg16_bn": 91, "resnet18": 120, "resnet34": 216, "resnet50": 318, "resnet101": 624}
+# Entries of the published state dicts without the classifier.
+TENSORS = {
+    "vgg16": 26,
+    "vgg16_bn": 91,
+    "resnet18": 120,
+    "resnet34": 216,
+    "resnet50": 318,
+    "resnet101": 624,
+    "efficientnet_lite0": 288,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +48,7 @@ def state_shapes(name):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_sizes_are_torchvisions(name):
+def test_sizes_are_the_published(name):
     assert parameters(lambda: build_encoder(name, 3)) == PARAMETERS[name]
     assert len(state_shapes(name)) == TENSORS[name]
 
@@ -63,9 +73,19 @@ def test_names_and_shapes_are_torchvisions():
     assert deep["layer3.5.conv2.weight"] == (256, 256, 3, 3)
     assert deep["layer4.2.conv3.weight"] == (2048, 512, 1, 1)
     assert "layer3.22.bn3.bias" in state_shapes("resnet101")
+    lite = state_shapes("efficientnet_lite0")
+    assert lite["conv_stem.weight"] == (32, 3, 3, 3)
+    assert lite["blocks.0.depthwise_conv.weight"] == (32, 1, 3, 3)
+    assert "blocks.0.expand_conv.weight" not in lite
+    assert lite["blocks.3.depthwise_conv.weight"] == (144, 1, 5, 5)
+    assert lite["blocks.15.project_conv.weight"] == (320, 1152, 1, 1)
 
 
-OPTIONS = {"vgg": [{}, {"pooled": True}], "res": [{}, {"dilated": 1}, {"dilated": 2}]}
+OPTIONS = {
+    "vgg": [{}, {"pooled": True}],
+    "res": [{}, {"dilated": 1}, {"dilated": 2}],
+    "eff": [{}, *({"depth": depth} for depth in (1, 2, 3, 4))],
+}
 
 
 @pytest.mark.parametrize(("name", "options"), [(name, options) for name in ENCODERS for options in OPTIONS[name[:3]]])
@@ -75,7 +95,7 @@ def test_features_have_the_channels_and_strides_declared(name, options):
     expected = [(1, c, 64 // s, 96 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)]
     assert [tuple(feature.shape) for feature in features] == expected
     assert encoder.strides == sorted(encoder.strides)
-    assert encoder.strides[-1] == 32 >> options.get("dilated", 0)
+    assert encoder.strides[-1] == 2 ** options.get("depth", 5) >> options.get("dilated", 0)
     assert encoder.bounded
     assert isinstance(encoder.get_submodule(encoder.first_conv), nn.Conv2d)
 
@@ -94,6 +114,27 @@ def test_vgg_as_in_the_table():
     pooled = build_encoder("vgg16", 3, width=4, pooled=True)
     pooled.load_state_dict(vgg.state_dict())
     assert all(torch.equal(a, F.max_pool2d(b, 2)) for a, b in zip(pooled(image), features[:5], strict=True))
+
+
+def test_efficientnet_cut_gives_the_features_of_the_whole():
+    whole = build_encoder("efficientnet_lite0", 3, width=16).eval()
+    image = torch.randn(1, 3, 64, 96)
+    for depth in range(1, 6):
+        cut = build_encoder("efficientnet_lite0", 3, width=16, depth=depth).eval()
+        cut.load_state_dict({name: whole.state_dict()[name] for name in cut.state_dict()})
+        features = whole(image)[:depth]
+        assert all(torch.equal(a, b) for a, b in zip(cut(image), features, strict=True))
+    with torch.device("meta"):
+        blocks = build_encoder("efficientnet_lite0", 3).blocks
+    assert [block.adds for block in blocks] == [i in (2, 4, 6, 7, 9, 10, 12, 13, 14) for i in range(16)]
+
+
+@pytest.mark.parametrize(("width", "stem"), [(64, 32), (16, 8), (2, 8), (48, 24), (80, 40)])
+def test_efficientnet_channels_are_multiples_of_8(width, stem):
+    with torch.device("meta"):
+        encoder = build_encoder("efficientnet_lite0", 3, width=width)
+    assert encoder.conv_stem.out_channels == stem
+    assert all(channels % 8 == 0 for channels in encoder.channels)
 
 
 def test_bottleneck_strides_in_its_3x3_convolution():
@@ -146,6 +187,8 @@ def test_folding(name):
         ("resnet50", {"dilated": True}, "dilated=True"),
         ("vgg16", {"pooled": 1}, "pooled=1"),
         ("vgg16", {"dilated": 1}, "cannot be built with"),
+        ("efficientnet_lite0", {"depth": 6}, "depth=6"),
+        ("efficientnet_lite0", {"depth": 0}, "depth=0"),
         ("resnet5", {}, "Did you mean 'resnet50'"),
         ("timm:", {}, "unknown"),
         ("timm:efficientnet_b0", {"width": 8}, "does not change"),

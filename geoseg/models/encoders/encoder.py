@@ -1,5 +1,6 @@
 """What an encoder is."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -23,3 +24,7 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Features (N, channels[i], H / strides[i], W / strides[i]), the finest first."""
         raise NotImplementedError
+
+    def published(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a published classification net by this encoder's names, without the classifier's."""
+        return {name: tensor for name, tensor in given.items() if not name.startswith(("fc.", "classifier."))}
