@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from geoseg.models.depthwise import Depthwise
 from geoseg.models.pointwise import StridedPointwise
 
 
@@ -50,7 +51,7 @@ def _fold_named(module: nn.Module, conv: str, norm: str) -> None:
 
 def _fold(conv: nn.Module, norm: nn.Module) -> nn.Conv2d | None:
     """The two as one convolution, or None where they cannot be."""
-    if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, StridedPointwise):
+    if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, StridedPointwise, Depthwise):
         return None
     if type(norm) is not nn.BatchNorm2d or not norm.track_running_stats:
         return None

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from geoseg.models.depthwise import Depthwise
 from geoseg.models.encoders.encoder import Encoder
 from geoseg.models.initial import he_normal
 from geoseg.models.inputs import check_counts
@@ -44,7 +45,7 @@ class InvertedResidual(nn.Module):
         self.expands = expansion != 1
         if self.expands:
             self.expand_conv, self.bn0 = nn.Conv2d(in_channels, inner, kernel_size=1, bias=False), _norm(inner)
-        self.depthwise_conv = nn.Conv2d(inner, inner, kernel, stride, padding=kernel // 2, groups=inner, bias=False)
+        self.depthwise_conv = Depthwise(inner, kernel, stride=stride)
         self.bn1 = _norm(inner)
         self.project_conv = nn.Conv2d(inner, out_channels, kernel_size=1, bias=False)
         self.bn2 = _norm(out_channels)
