@@ -285,3 +285,41 @@ def test_plain_encoder_and_double_conv():
 
 def test_round_trip():
     check_round_trip(settled(UNet(3, 2, width=4, depth=2)), UNet(3, 2, width=4, depth=2))
+
+
+class TestShuffle:
+    """Squares of pixels as channels."""
+
+    def test_is_the_network_on_folded_pixels(self):
+        model = settled(UNet(3, 2, width=4, depth=2, shuffle=2))
+        inner = UNet(12, 8, width=4, depth=2)
+        inner.load_state_dict(model.state_dict())
+        image = torch.randn(2, 3, 32, 48)
+        blocks = torch.stack([image[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 2).flatten(1, 2)
+        logits = inner.eval()(blocks).unflatten(1, (2, 4))
+        whole = torch.empty(2, 2, 32, 48)
+        for k in range(4):
+            whole[..., k // 2 :: 2, k % 2 :: 2] = logits[:, :, k]
+        assert torch.equal(model(image), whole)
+
+    @pytest.mark.parametrize(("shuffle", "depth"), [(2, 2), (3, 1), (2, 3)])
+    def test_sizes_tiles_and_reach(self, shuffle, depth):
+        model = settled(UNet(2, 3, width=4, depth=depth, shuffle=shuffle)).double()
+        assert model.stride == shuffle * 2**depth
+        radius = receptive_radius(model)
+        assert radius == shuffle * (7 * 2**depth - 5) + shuffle - 1
+        assert tile_error(model, radius) < 1e-10
+        for shape in ((1, 1), (17, 33)):
+            assert model(torch.randn(1, 2, *shape).double()).shape == (1, 3, *shape)
+
+    def test_layout_and_round_trip(self):
+        model = settled(UNet(3, 2, width=8, depth=2, shuffle=2))
+        check_bfloat16(model)
+        check_round_trip(model, UNet(3, 2, width=8, depth=2, shuffle=2))
+        image = torch.randn(1, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+        assert model(image).is_contiguous(memory_format=torch.channels_last)
+
+    @pytest.mark.parametrize("other", [{"encoder": "vgg16"}, {"padding": "valid"}, {"shuffle": 0}, {"shuffle": 9}])
+    def test_refused(self, other):
+        with pytest.raises(UsageError, match="shuffle="):
+            UNet(3, 2, **({"shuffle": 2} | other))

@@ -31,7 +31,8 @@ class UNet(nn.Module):
     """
 
     bounded: bool = True
-    """A logit depends on 7 * 2**depth - 5 pixels on each side and no more (107 at depth 4).
+    """A logit depends on 7 * 2**depth - 5 pixels on each side and no more (107 at depth 4), `shuffle` times as many and
+    one less than that factor more.
 
     With an encoder it is the encoder's: those of timm may pool globally.
     """
@@ -46,6 +47,7 @@ class UNet(nn.Module):
         norm: Norm = "batch",
         padding: Padding = "same",
         encoder: str = "plain",
+        shuffle: int = 1,
     ) -> None:
         """Build with Kaiming-normal weights.
 
@@ -63,6 +65,9 @@ class UNet(nn.Module):
                 than the image by `margin` on each side. The same weights give the same logits far from the border if
                 the image of "same" begins 2 pixels before a multiple of `stride`, where the first pooling begins.
             encoder: "plain" for the paper's contracting path, or a name of `ENCODERS`, or `timm:` and a name of timm.
+            shuffle: Side of the squares of pixels that become channels before the first layer, and pixels again after
+                the last, 1 to 8: 2 does a quarter of the work at every level, and sees twice as far. Source: Shi et
+                al. 2016, arXiv:1609.05158, eq. 4. Only of the plain, padded network.
 
         Raises:
             UsageError: If an argument is out of its range, or does not go with the encoder.
@@ -74,26 +79,32 @@ class UNet(nn.Module):
         if depth is not None:
             check_counts("unet", most=8, depth=depth)
         check_norm("unet", norm)
+        check_counts("unet", most=8, shuffle=shuffle)
         if padding not in ("same", "valid"):
             raise UsageError(f"padding={padding!r} is unknown (unet). Expected 'same' or 'valid'.")
         cuts = encoder in CUTTABLE
         if not plain and (padding != "same" or (depth is not None and not cuts)):
             wrong = f"padding={padding!r}" if padding != "same" else f"depth={depth}"
             raise UsageError(f"{wrong} does not go with encoder={encoder!r} (unet). Leave it out, or take 'plain'.")
-        self.in_channels = in_channels
+        if shuffle != 1 and (not plain or padding != "same"):
+            raise UsageError(
+                f"shuffle={shuffle} does not go with encoder={encoder!r} and padding={padding!r} (unet). "
+                "Leave it out, or take 'plain' and 'same'."
+            )
+        self.in_channels, self.shuffle = in_channels, shuffle
         self.valid = padding == "valid"
         self.encoder: PlainEncoder | Encoder = (
-            PlainEncoder(in_channels, width, depth or 4, norm, padding)
+            PlainEncoder(in_channels * shuffle**2, width, depth or 4, norm, padding)
             if plain
             else build_encoder(encoder, in_channels, width=width, **({} if depth is None else {"depth": depth}))
         )
-        self.stride: int = self.encoder.strides[-1]
+        self.stride: int = shuffle * self.encoder.strides[-1]
         self.bounded = plain or bool(self.encoder.bounded)
         self.margin: int = 6 * 2 ** (depth or 4) - 4 if self.valid else 0
         self.decoder = Decoder(
             self.encoder.channels, self.encoder.strides, width if plain else width / 4, norm, padding
         )
-        self.head = nn.Conv2d(self.decoder.channels[-1], classes, kernel_size=1)
+        self.head = nn.Conv2d(self.decoder.channels[-1], classes * shuffle**2, kernel_size=1)
         for part in (self.encoder, self.decoder, self.head):
             if plain or part is not self.encoder:
                 part.apply(initialise)
@@ -126,7 +137,14 @@ class UNet(nn.Module):
         lacking = [-(size + 4 * self.valid) % self.stride for size in image.shape[-2:]]
         if any(lacking):
             image = F.pad(image, (0, lacking[1], 0, lacking[0]), mode="replicate")
-        logits: Tensor = self.head(self.decoder(self.encoder(image)))
+        if self.shuffle == 1:
+            logits: Tensor = self.head(self.decoder(self.encoder(image)))
+        else:
+            last = image.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            blocks = F.pixel_unshuffle(image, self.shuffle).contiguous(memory_format=layout)
+            logits = F.pixel_shuffle(self.head(self.decoder(self.encoder(blocks))), self.shuffle)
+            logits = logits.contiguous(memory_format=layout)
         return logits[..., :height, :width] if any(lacking) else logits
 
 
