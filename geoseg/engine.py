@@ -20,6 +20,7 @@ from geoseg.checkpoint import load_checkpoint
 from geoseg.errors import CheckpointError, SceneError
 from geoseg.predict import Ensemble, Placement, Predictor, Runner
 from geoseg.scene import Scene, SceneSource
+from geoseg.scene.resampled import Resampled, ResampledSource
 from geoseg.scene.stack import Stack, StackSource
 from geoseg.scores import LABELS_ONLY, Decision, Keep, Scores
 from geoseg.targets import LabelledArea, labelled_area
@@ -106,7 +107,7 @@ def _wanted(cell: Window, area: LabelledArea | None) -> np.ndarray:
 class CellTask:
     """`cells` for workers: carries paths and numbers, opens scene and model on first use, returns arrays."""
 
-    scene: SceneSource | StackSource
+    scene: SceneSource | StackSource | ResampledSource
     version: str
     """Of the scene's files: a handle is never kept from one version to the next."""
     checkpoints: tuple[tuple[str, str], ...]
@@ -134,7 +135,7 @@ class SharedReader:
     halos of neighbouring cells share, and decode little faster for it beside a forward pass on the CPU.
     """
 
-    def __init__(self, scene: Scene | Stack) -> None:
+    def __init__(self, scene: Scene | Stack | Resampled) -> None:
         """Take over `scene`."""
         self._scene, self._turn = scene, threading.Lock()
         self.grid = scene.grid
@@ -150,7 +151,7 @@ _loading = threading.Lock()
 
 
 def _open(
-    scene: SceneSource | StackSource, version: str, area: str | None, device: str
+    scene: SceneSource | StackSource | ResampledSource, version: str, area: str | None, device: str
 ) -> tuple[Reader, LabelledArea | None]:
     """The scene and the area, kept from task to task.
 
@@ -171,7 +172,7 @@ def _open(
 
 @lru_cache(maxsize=1)
 def _open_shared(
-    scene: SceneSource | StackSource, version: str, area: str | None
+    scene: SceneSource | StackSource | ResampledSource, version: str, area: str | None
 ) -> tuple[Reader, LabelledArea | None]:
     reader = SharedReader(scene.open())
     return reader, labelled_area(area, reader.grid) if area else None

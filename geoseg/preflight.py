@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from geoseg.checkpoint import Header
-from geoseg.errors import BandError, UsageError
+from geoseg.errors import NOTE, BandError, UsageError
 from geoseg.scene import Scene
 from geoseg.scene.bands import undated
 from geoseg.scene.opening import driver_for, is_remote
+from geoseg.scene.resampled import SLACK, Resampled, factor_for
 from geoseg.scene.stack import Stack
 
 log = logging.getLogger(__name__)
-
-_GSD_SLACK = 1.5
-"""Factor beyond the ground sample distances seen in training from which a scene is worth a warning."""
 
 
 def agreed(models: Mapping[str, Header]) -> Header:
@@ -113,6 +111,27 @@ def open_stack(
         return stack
 
 
+def resampled(scene: Scene | Stack, header: Header) -> Scene | Stack | Resampled:
+    """The scene at a ground sample distance that the model knows, which a line says; itself where it is at one."""
+    gsd, seen = scene.grid.gsd, header.gsd
+    if gsd is None or seen is None or not (factor := factor_for(gsd, seen.min, seen.max, seen.best)):
+        return scene
+    how = f"{factor.shrink} x {factor.shrink} pixels are averaged"
+    if factor.grow > 1:
+        how = f"each pixel is made into {factor.grow} x {factor.grow}"
+    log.log(
+        NOTE,
+        "%s has %.3g m per pixel, the model knows %.3g to %.3g m: %s, and the output has %.3g m",
+        scene.path,
+        gsd,
+        seen.min,
+        seen.max,
+        how,
+        gsd * factor.pixels,
+    )
+    return Resampled(scene, factor)
+
+
 def _shares(bands: Sequence[str], scenes: int) -> list[tuple[str, ...]]:
     """Names of the bands that each of several scenes gives, in order and without dates."""
     if not scenes:
@@ -196,7 +215,7 @@ def _count(names: Sequence[str]) -> str:
     return f"{len(names)} band{'' if len(names) == 1 else 's'} ({', '.join(names)})"
 
 
-def warn_of_differences(path: str, scene: Scene | Stack, headers: Sequence[Header]) -> None:
+def warn_of_differences(path: str, scene: Scene | Stack | Resampled, headers: Sequence[Header]) -> None:
     """One line on stderr for each way in which the scene is unlike what the models learnt from, but still usable."""
     for dtype in dict.fromkeys(header.dtype for header in headers):
         if str(scene.dtype) != dtype:
@@ -216,7 +235,7 @@ def warn_of_differences(path: str, scene: Scene | Stack, headers: Sequence[Heade
     for seen in dict.fromkeys(header.gsd for header in headers):
         if grid.gsd is None or seen is None:
             continue
-        if not seen.min / _GSD_SLACK <= grid.gsd <= seen.max * _GSD_SLACK:
+        if not seen.min / SLACK <= grid.gsd <= seen.max * SLACK:
             log.warning(
                 "%s has %.3g m per pixel; the model was trained on %.3g to %.3g m: expect a worse result",
                 path,

@@ -19,6 +19,8 @@ class Settings:
     """Overrides the value the scene declares as nodata."""
     aoi: str | Path | None = None
     """Polygons outside of which nothing is predicted."""
+    resample: bool = True
+    """Predict a scene at a ground sample distance that the model knows, where its own is none; so is the output."""
     tile_size: int | Literal["auto"] | None = None
     """Side of what the network sees, in pixels."""
     overlap: int | Literal["auto"] | None = None

@@ -68,6 +68,14 @@ def test_only_the_labelled_area_is_read_and_learnt(scene, tmp_path):
     assert train.target[0, 0] == 0
 
 
+def test_labels_drawn_elsewhere_are_moved(scene):
+    (as_drawn,) = load(scene, **{"data.val": 0}).train
+    (moved,) = load(scene | {"shift": [3, -2]}, **{"data.val": 0}).train
+    assert np.array_equal(moved.target[:-2, 3:], as_drawn.target[2:, :-3])
+    assert not np.array_equal(moved.target, as_drawn.target)
+    assert np.array_equal(moved.data, as_drawn.data)
+
+
 def test_invalid_pixels_are_ignored(scene, tmp_path):
     data = np.full((3, 67, 101), 9, np.uint8)
     data[:, :5] = data[:, 30, 40] = 0

@@ -65,6 +65,8 @@ class SceneSource(_Source):
     """What happens to polygons that cross themselves."""
     labelled_area: FilePath | None = None
     """Polygons outside which nothing is known."""
+    shift: tuple[float, float] | None = None
+    """Pixels, right and down, by which vector labels are moved that were drawn on other imagery."""
     bands: tuple[int | str, ...] | None = None
     """Numbers from 1, or names. None: every band but alpha."""
     train: tuple[Box, ...] | None = None

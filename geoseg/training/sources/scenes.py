@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+from affine import Affine
 
 from geoseg.config import SceneSource, resolve_path
 from geoseg.errors import LabelsError
@@ -35,11 +37,14 @@ from geoseg.training.sources.units import (
     span,
     surveyed,
     usable_target,
+    valid_pixels,
     window_of,
 )
 from geoseg.windows import Window
 
 log = logging.getLogger(__name__)
+
+_ROWS = 512  # that are looked at in one go
 
 
 def read_scene(source: SceneSource, context: Context) -> Unit:
@@ -120,6 +125,11 @@ class _Labelled:
         )
         if survey is None:
             files = source.labels or " and ".join([*(source.add or ()), *source.targets.values()])
+            if not self._has_data(scene.grid):
+                raise LabelsError(
+                    f"{source.scenes[0]} has no valid pixel: nothing can be learnt there. Expected pixels with data. "
+                    "Leave it out, or correct its nodata value."
+                )
             raise LabelsError(f"{files}: nothing is labelled in {source.scenes[0]}. Expected labelled pixels.")
         return {
             "grid": describe(scene.grid),
@@ -129,6 +139,15 @@ class _Labelled:
             "survey": describe_survey(survey),
             "table": table,
         }
+
+    def _has_data(self, grid: Grid) -> bool:
+        """Whether any pixel of the image is valid."""
+        valid = valid_pixels(self.context.files, self.images, self.source.bands)
+        for row in range(0, grid.height, _ROWS):
+            strip = Window(row=row, col=0, height=min(_ROWS, grid.height - row), width=grid.width)
+            if valid is None or valid(strip).any():
+                return True
+        return False
 
     def _target(self, grid: Grid, table: Callable[[], Mapping[int, int]]) -> Target | None:
         """How the target of a window is had; labels are read when the first is asked for."""
@@ -163,9 +182,10 @@ class _Labelled:
         if self._vectors is None:
             assert self.labels is not None  # noqa: S101
             source = self.source
+            right, down = source.shift or (0.0, 0.0)
             self._vectors = read_labels(
                 self.labels,
-                grid=grid,
+                grid=replace(grid, transform=grid.transform @ Affine.translation(-right, -down)),
                 class_names=self.context.names,
                 class_field=source.class_field,
                 default_class=source.class_name,
