@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 
 from geoseg.errors import ShapeError
 from geoseg.grid import Grid
 from geoseg.windows import Window
+
+if TYPE_CHECKING:
+    import torch
 
 _CLAMP = 64.0
 """Standard deviations beyond which a normalised value says nothing more, and float16 and bfloat16 begin to overflow."""
@@ -98,7 +100,9 @@ def _needed(start: int, stop: int, size: int) -> tuple[range, int, int]:
     return range(max(first, 0), min(last, size)), before, after
 
 
-def to_batch(tiles: Sequence[Tile], mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
+def to_batch(
+    tiles: Sequence[Tile], mean: Sequence[float], std: Sequence[float], dtype: "torch.dtype"
+) -> "torch.Tensor":
     """Tiles of one shape as the network wants them.
 
     Args:
@@ -114,6 +118,8 @@ def to_batch(tiles: Sequence[Tile], mean: Sequence[float], std: Sequence[float],
     Raises:
         ShapeError: If the tiles differ in shape, or have another number of channels than `mean`.
     """
+    import torch  # here, for vectors and checks read scenes without it: a second, and 200 MB
+
     shapes = {tile.data.shape for tile in tiles}
     if len(shapes) != 1 or next(iter(shapes))[0] != len(mean):
         raise ShapeError(

@@ -68,6 +68,11 @@ class TrainingError(GeosegError, RuntimeError):
     """Training cannot start or cannot go on (non-finite loss, no positive pixels)."""
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names as a list that can be typed again: one with a comma stands in quotes."""
+    return ", ".join(f'"{name}"' if "," in name else name for name in names)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The question "Did you mean 'building'?" with a space before it; nothing if no known name is near."""
     from difflib import get_close_matches  # only on the way to an error

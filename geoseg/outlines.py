@@ -10,7 +10,8 @@ from geoseg.grid import Grid
 from geoseg.outputs import Outputs
 from geoseg.scores import Layer
 from geoseg.spool import Spool
-from geoseg.vectors import Outlining, SpoolPlanes, check_names, vector_files, write_features
+from geoseg.targets.files import REVIEW
+from geoseg.vectors import Outlining, SpoolPlanes, check_names, check_review, vector_files, write_features
 from geoseg.vectors.cleaning import Cleaning, clean
 from geoseg.vectors.features import Feature
 from geoseg.vectors.formats import VectorFiles
@@ -26,10 +27,18 @@ class Outlines:
     """By layer of labels; of each head whose pixels have one class."""
     files: VectorFiles
     """Where the layers go."""
+    review: int | None = None
+    """A further layer of so many features, and so many cells, that are least certain."""
 
     @classmethod
     def prepare(
-        cls, path: Path, header: Header, layers: Mapping[str, Layer], grid: Grid, others: Iterable[Path]
+        cls,
+        path: Path,
+        header: Header,
+        layers: Mapping[str, Layer],
+        grid: Grid,
+        others: Iterable[Path],
+        review: int | None = None,
     ) -> "Outlines":
         """Refuse what cannot be outlined, before a pixel is predicted.
 
@@ -39,9 +48,11 @@ class Outlines:
             layers: What the cells hold.
             grid: Of the scene.
             others: Further files of the run.
+            review: Features, and cells, of the layer of what is least certain; None for no such layer.
 
         Raises:
-            UsageError: If there is nothing to outline, names do not fit, or the ending is unknown.
+            UsageError: If there is nothing to outline, names do not fit, or the ending is unknown; if a review is asked
+                for in a file that holds a single layer, or of several heads.
         """
         found = {}
         for name, layer in layers.items():
@@ -54,8 +65,16 @@ class Outlines:
                 "--vectors: no head of the model gives each pixel one class. Expected classes to outline. Leave it out."
             )
         names = [name for outlining in found.values() for name in outlining.layers]
+        if review is not None:
+            if len(found) > 1:
+                raise UsageError(
+                    f"--review: {len(found)} heads of the model give each pixel a class. Expected one, which verdicts "
+                    "are of. Leave it out, and review each raster with geoseg vectorize --review."
+                )
+            check_review(review, path, names)
+            names.append(REVIEW)
         check_names(names)
-        return cls(found, vector_files(path, names, crs=grid.crs, others=others))
+        return cls(found, vector_files(path, names, crs=grid.crs, others=others), review)
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -69,7 +88,9 @@ class Outlines:
         """Outline all planes, by layer of labels, and write under temporary names; features by layer."""
         features: dict[str, Feature] = {}
         for name, outlining in self.of.items():
-            features |= outlining.outline(planes[name])
+            features |= outlining.outline(planes[name], next(iter(self.files.paths.values())).parent)
+            if self.review is not None:
+                features[REVIEW] = outlining.review(features, planes[name], self.review)
         return write_features(self.files, features, outputs)
 
 

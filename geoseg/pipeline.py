@@ -24,15 +24,17 @@ from geoseg.grid import Grid
 from geoseg.outlines import Outlines, is_class_raster, planes_of
 from geoseg.outputs import Outputs
 from geoseg.parallel import Backend, Threads, ordered_map
+from geoseg.pixels import PROBABILITY_SCALE
 from geoseg.plans import plan_for
 from geoseg.predict import Placement
-from geoseg.preflight import agreed, open_scene, open_stack, warn_of_differences
+from geoseg.preflight import agreed, open_scene, open_stack, resampled, warn_of_differences
 from geoseg.products import Products
 from geoseg.qgis import class_raster_style
 from geoseg.raster import RasterProfile, check_free_space, check_storable, write_cog
 from geoseg.scene import Scene
+from geoseg.scene.resampled import Resampled
 from geoseg.scene.stack import Stack
-from geoseg.scores import PROBABILITY_SCALE, Keep, Layer, layers_of
+from geoseg.scores import Keep, Layer, layers_of
 from geoseg.settings import DEFAULTS, Settings
 from geoseg.spool import Spool
 from geoseg.targets import labelled_area
@@ -267,10 +269,12 @@ def _prepare(
     )
 
 
-def _open(scenes: Sequence[str], header: Header, settings: Settings) -> Scene | Stack:
+def _open(scenes: Sequence[str], header: Header, settings: Settings) -> Scene | Stack | Resampled:
     if len(scenes) == 1:
-        return open_scene(scenes[0], header, settings.bands, settings.nodata)
-    return open_stack(scenes, header, settings.bands, settings.nodata)
+        scene: Scene | Stack = open_scene(scenes[0], header, settings.bands, settings.nodata)
+    else:
+        scene = open_stack(scenes, header, settings.bands, settings.nodata)
+    return resampled(scene, header) if settings.resample else scene
 
 
 def _attention_maps(checkpoints: Mapping[str, Checkpoint], keep: Keep) -> int:
@@ -288,7 +292,7 @@ def _outlines(products: Products, layers: Mapping[str, Layer], header: Header, g
     if products.vectors is None:
         return None
     others = [*products.rasters(layers).values(), *_styles(products, layers).values()]
-    return Outlines.prepare(Path(products.vectors), header, layers, grid, others)
+    return Outlines.prepare(Path(products.vectors), header, layers, grid, others, products.review)
 
 
 def _styles(products: Products, layers: Mapping[str, Layer]) -> dict[str, Path]:

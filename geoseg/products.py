@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from geoseg.errors import UsageError
 from geoseg.scores import Keep, Layer
@@ -27,6 +27,8 @@ class Products:
     """The same for every class, one band each."""
     attention: str | Path | None = None
     """The maps of the network's attention gates, stored as probabilities are."""
+    review: int | None = None
+    """A further layer `review` in `vectors`: so many features, and cells, that the model is least certain of."""
 
     _NAMES: ClassVar = ("labels", "vectors", "confidence", "probabilities", "attention")
 
@@ -37,10 +39,15 @@ class Products:
                 object.__setattr__(self, name, Path(value))
             elif value is not None or name == "labels":
                 raise UsageError(f"{name}={value!r} is no path. Expected text or a Path.")
+        if self.review is not None and self.vectors is None:
+            raise UsageError(
+                f"review={self.review} without vectors: there is nothing it could be a layer of. Expected "
+                "--vectors FILE.gpkg."
+            )
 
     @classmethod
     def beside_caller(
-        cls, scene: str, models: Sequence[str], labels: str | Path | None = None, **others: str | Path | None
+        cls, scene: str, models: Sequence[str], labels: str | Path | None = None, **others: Any
     ) -> "Products":
         """With `<scene>_<model>.tif` in the working directory where no class raster is named."""
         named = "_".join(Path(model).stem for model in models)

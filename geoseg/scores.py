@@ -11,11 +11,8 @@ from torch.nn.functional import logsigmoid
 
 from geoseg.checkpoint import Head
 from geoseg.errors import CheckpointError
+from geoseg.pixels import NODATA, PROBABILITY_SCALE
 
-NODATA = 255
-"""The value of invalid pixels in every uint8 output; in a float32 one it is NaN."""
-PROBABILITY_SCALE = 254
-"""Probabilities are stored as round(254 p), so that 127 is exactly one half and 255 is left for nodata."""
 _ROWS, _ROWS_ELSEWHERE = 64, 1024
 """Rows of logits that are made labels of at a time, on the CPU and on an accelerator."""
 

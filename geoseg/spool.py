@@ -4,10 +4,8 @@ import contextlib
 import json
 import os
 import re
-import socket
 import zlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -16,13 +14,9 @@ import numpy as np
 import zstandard
 
 from geoseg.errors import OutputError, OutputExistsError, ResumeError
+from geoseg.lock import LOCK, take_lock, writing_to
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where a file that another process has open cannot be removed anyway
-    fcntl = None  # type: ignore[assignment]
-
-_RUN, _LOCK, _CELL = "run.json", "lock", "cell-{:08d}.zst"
+_RUN, _CELL = "run.json", "cell-{:08d}.zst"
 _MAGIC = b"GSC1"
 _GLANCE = 16
 """Characters of a setting up to which an error repeats it."""
@@ -58,13 +52,13 @@ class Spool:
             ResumeError: If the cells are those of another scene, checkpoint or other settings.
             OutputError: If the folder cannot be written.
         """
-        with _translated(folder):
+        with writing_to(folder):
             folder.mkdir(exist_ok=True)
             if foreign := sorted(path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)):
                 raise OutputExistsError(
                     f"{folder} holds {foreign[0]}, which is of no interrupted run. Expected a free name. Move it away."
                 )
-            spool = cls(folder, _take_lock(folder))
+            spool = cls(folder, take_lock(folder))
             try:
                 spool._begin(dict(fingerprint), resume, overwrite)
             except BaseException:
@@ -88,7 +82,7 @@ class Spool:
                     self.done.add(index)
             return
         for path in self.folder.iterdir():
-            if path.name != _LOCK:
+            if path.name != LOCK:
                 path.unlink()
         _write(self.folder / _RUN, json.dumps(fingerprint, indent=1, sort_keys=True).encode())
 
@@ -120,7 +114,7 @@ class Spool:
         layout = json.dumps([[n, a.dtype.str, a.shape, next(sizes)] for n, a in arrays.items()]).encode()
         # zstd guards the arrays, this the layout.
         head = _MAGIC + len(layout).to_bytes(4, "little") + zlib.crc32(layout).to_bytes(4, "little")
-        with _translated(self.folder):
+        with writing_to(self.folder):
             _write(self.folder / _CELL.format(index), b"".join([head, layout, *parts]))
         self.done.add(index)
 
@@ -142,9 +136,9 @@ class Spool:
         # The lock goes last and while it is held, or cells that another process has begun to write would go, too.
         with contextlib.suppress(OSError):
             for path in self.folder.glob("*"):
-                if path.name != _LOCK:
+                if path.name != LOCK:
                     path.unlink()
-            (self.folder / _LOCK).unlink()
+            (self.folder / LOCK).unlink()
         self._lock.close()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -186,24 +180,6 @@ def _arrays(file: BinaryIO, only: str | None) -> Iterator[tuple[str, np.ndarray]
         yield name, np.frombuffer(content, dtype).reshape(shape)
 
 
-def _take_lock(folder: Path) -> BinaryIO:
-    lock = (folder / _LOCK).open("a+b")
-    if fcntl:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            lock.seek(0)
-            holder = lock.read().decode(errors="replace")
-            lock.close()
-            raise OutputExistsError(
-                f"{folder} is in use by another run ({holder}). Expected one run per output. Wait for it, or end it."
-            ) from err
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z".encode())
-    lock.flush()
-    return lock
-
-
 def _write(path: Path, content: bytes) -> None:
     """Under another name, to the disk, then by rename."""
     part = path.with_suffix(".part")
@@ -217,15 +193,3 @@ def _write(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
-
-
-@contextlib.contextmanager
-def _translated(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        if isinstance(err, OutputError | OutputExistsError):
-            raise
-        raise OutputError(
-            f"{folder} cannot be written ({err.strerror or err}). Expected a writable folder with room."
-        ) from err

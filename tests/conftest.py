@@ -5,7 +5,9 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("geoseg", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
@@ -20,6 +22,18 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def _own_cache(tmp_path_factory):
     """Decoded pixels go to a folder of the test run, in this process and in those it starts."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Outlining has been used on this machine: what is started from here on does not say that it compiles first."""
+    from geoseg.grid import Grid  # here, for it takes a second that most tests need not wait
+    from geoseg.vectors.patches import trace
+    from geoseg.vectors.planes import ArrayPlanes
+
+    labels = np.zeros((1, 1), np.uint8)
+    grid = Grid(shape=(1, 1), transform=Affine.identity(), crs=None)
+    trace(ArrayPlanes(labels, grid, {0: "background", 1: "building"}), [1], subpixel=True)
 
 
 @pytest.fixture(scope="session")

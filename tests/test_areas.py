@@ -1,5 +1,7 @@
 """Areas: what neighbours share stays shared, nothing vanishes, nothing depends on how the raster was cut."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import shapely
@@ -90,6 +92,21 @@ def test_classes_left_out_leave_their_room(seed, left_out):
     check_cover(patches, areas, 2.0)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)),
+    values=st.sets(st.integers(0, 3), min_size=1),
+)
+def test_marked_is_where_not_two_pieces_of_border_meet(labels, values):
+    patches = trace(planes_of(labels), values, subpixel=False, junctions=True)
+    pieces = set()
+    for begin, stop in zip(patches.ring_offsets[:-1], patches.ring_offsets[1:], strict=True):
+        ring = [tuple(point) for point in patches.points[begin:stop].tolist()]
+        pieces |= {frozenset(piece) for piece in zip(ring, [*ring[1:], ring[0]], strict=True)}
+    meeting = Counter(point for piece in pieces for point in piece)
+    assert patches.marked.tolist() == [meeting[tuple(point)] != 2 for point in patches.points.tolist()]
+
+
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, 3.0])
 def test_strips_leave_no_trace(tolerance):
     labels = smooth_labels(60, 5)
@@ -145,14 +162,15 @@ def test_a_side_that_turns_over_another_is_noticed():
     labels[8:12, 8:22] = 3
     labels[10:12, 10:20] = 2
     arcs = find_arcs(trace(planes_of(labels), (1, 2, 3), subpixel=False, junctions=True))
-    xy, keep = arcs.points[arcs.at], np.ones(len(arcs.at), bool)
-    before = _order(arcs, xy, keep)
-    sides = [k for k in range(len(arcs)) if {8.0, 22.0} == set(arcs.points[arcs.ends[k], 0])]
-    outer = min(sides, key=lambda k: xy[arcs.offsets[k] : arcs.offsets[k + 1], 1].min())
+    xy, offsets = arcs.points(np.arange(len(arcs)))
+    beside = np.stack([xy[offsets[:-1] + 1], xy[offsets[1:] - 2]], axis=1)
+    before = _order(arcs, arcs.nodes, beside)
+    sides = [k for k in range(len(arcs)) if {8.0, 22.0} == set(arcs.nodes[arcs.ends[k], 0])]
+    outer = min(sides, key=lambda k: xy[offsets[k] : offsets[k + 1], 1].min())
     assert len(sides) == 2
     assert not len(_turned(arcs, before, before))
-    keep[arcs.offsets[outer] + 1 : arcs.offsets[outer + 1] - 1] = False
-    assert set(sides) <= set(_turned(arcs, before, _order(arcs, xy, keep)))
+    beside[outer] = arcs.nodes[arcs.ends[outer][::-1]]
+    assert set(sides) <= set(_turned(arcs, before, _order(arcs, arcs.nodes, beside)))
 
 
 def test_nodata_and_hole_stay_free():

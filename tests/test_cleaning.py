@@ -1,5 +1,8 @@
 """Cleaning of class rasters: small patches, holes, ragged edges; the same however the raster is read."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -13,6 +16,7 @@ from geoseg.grid import Grid
 from geoseg.vectors.cleaning import Cleaning, clean, pixels_below
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import ArrayPlanes
+from geoseg.windows import Window
 
 label_arrays = arrays(
     np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 12)), elements=st.sampled_from([0, 0, 1, 1, 2, 255])
@@ -177,3 +181,18 @@ def test_windows_and_probabilities_of_the_copy():
     assert np.array_equal(found.probability(part, 2), stored[2, 7:-7, 7:-7])
     assert np.array_equal(found.margin(part, 1), source.margin(part, 1))
     assert (found.classes, found.grid, found.source) == (source.classes, grid, "")
+
+
+def test_several_threads_read_the_copy():
+    labels = np.repeat(np.arange(8, dtype=np.uint8) % 3, 512)[:, None] * np.ones((1, 4), np.uint8)
+    copy = clean(planes(labels), [1], Cleaning(majority=1))
+    strips = [Window(row=row, col=0, height=512, width=4) for row in range(0, 8 * 512, 512)]
+    before = [copy.labels(strip) for strip in strips]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda at: (at, copy.labels(strips[at])), [at % 8 for at in range(4000)]))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(np.array_equal(array, before[at]) for at, array in found)

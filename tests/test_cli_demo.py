@@ -21,6 +21,8 @@ from geoseg.models import build_model
 from geoseg.synthetic import DEMO_SEED, draw_town
 from geoseg.synthetic.files import write_town
 
+pytestmark = pytest.mark.usefixtures("compiled")
+
 FILES = ("scene.tif", "labels.gpkg", "prediction.tif", "prediction.gpkg", "before_after.png")
 SIDE = 160
 

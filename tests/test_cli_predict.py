@@ -8,6 +8,7 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import torch
@@ -18,11 +19,15 @@ from rasters import UTM, contents, noise, write_raster
 from safetensors.torch import load_file, save_file
 
 from geoseg import checkpoint, engine
+from geoseg.checkpoint import ClassInfo, Head
 from geoseg.cli.main import geoseg
 from geoseg.errors import SceneError
 from geoseg.spool import Spool
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+    pytest.mark.usefixtures("compiled"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +84,31 @@ def test_every_product(folder):
         taken = np.take_along_axis(best, np.minimum(labels.read(1), 2)[None].astype(int), 0)[0]
         np.testing.assert_array_equal(taken, confidence.read(1))
     assert sum(len(geopandas.read_file("out/b.gpkg", layer=name)) for name in ("buildings", "road_surfaces", "roads"))
+
+
+def test_a_review_beside_the_vectors_is_that_of_the_same_rasters(folder):
+    write_raster("scene.tif", np.kron(noise((3, 7, 8)), np.ones((1, 16, 16), np.uint8)), nodata=0)
+    classes = [ClassInfo(name=name, color="#e34a33") for name in ("background", "water", "building")]
+    write_checkpoint(Path("houses.safetensors"), cell_side=64, heads={"surface": Head(classes=tuple(classes))})
+    done = run("scene.tif", "-m", "houses.safetensors", "-o", "classes.tif",
+               "--vectors", "v.gpkg", "--review", 2, "--probabilities", "p.tif")  # fmt: skip
+    assert (done.exit_code, done.stderr) == (0, "")
+    layers = [name for name, _ in pyogrio.list_layers("v.gpkg")]
+    assert layers[-2:] == ["review", "layer_styles"]
+    assert (geopandas.read_file("v.gpkg", layer="review")["layer"] == "buildings").any()
+    vectorized = CliRunner().invoke(
+        geoseg, ["vectorize", "classes.tif", "--probabilities", "p.tif", "--review", "2", "-o", "w.gpkg"]
+    )
+    assert vectorized.exit_code == 0, vectorized.stderr
+    assert Path("v.gpkg").read_bytes() == Path("w.gpkg").read_bytes()
+
+
+def test_a_review_needs_vectors_that_can_hold_it(folder):
+    refuse("scene.tif", "--review", "2", code=2, says="review=2 without vectors")
+    refuse("scene.tif", "--vectors", "v.fgb", "--review", "2", code=2, says="v.fgb cannot hold a review")
+    refuse("scene.tif", "--vectors", "v.gpkg", "--review", "0", code=2, says="--review")
+    shutil.copy("scene.tif", "other.tif")
+    refuse("scene.tif", "other.tif", "--review", "2", code=2, says="Predict one at a time")
 
 
 def test_json(folder):

@@ -22,8 +22,12 @@ from geoseg.cli.main import geoseg
 from geoseg.grid import Grid
 from geoseg.raster import RasterProfile, write_cog
 from geoseg.vectors import OutlineOptions
+from geoseg.vectors.rows import trace_rows
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+    pytest.mark.usefixtures("compiled"),
+]
 
 CLASSES = (
     ClassInfo(name="background", color="#000000"),
@@ -152,6 +156,9 @@ def town():
     return labels, np.round(254 * sure / sure.sum(0)).astype(np.uint8)
 
 
+_PROBABILITIES = ("prob", "prob_min10", "prob_edge")
+
+
 @pytest.fixture
 def files(tmp_path):
     labels, probabilities = town()
@@ -184,8 +191,19 @@ def test_houses_have_walls_streets_meet_and_nothing_is_ragged(run, files, probab
     assert houses["prob"].notna().all() == known
     assert (houses["prob_min10"] <= houses["prob"]).all() == known
     for frame in (houses, roads, ponds):
+        assert list(frame.columns)[(at := list(frame.columns).index("prob")) : at + 3] == list(_PROBABILITIES)
+        for field in _PROBABILITIES:
+            assert frame[field].between(0.4, 1).all() if known else frame[field].isna().all(), field
         assert frame.is_valid.all()
         assert list(frame.columns[:3]) == ["id", "class", "name"]
+
+
+def test_the_first_use_says_that_it_takes_longer(run, files, monkeypatch):
+    monkeypatch.setattr("geoseg.vectors.compiled.is_compiled", lambda kernel: kernel is not trace_rows)
+    done = run("town.tif", "-o", "v.gpkg", "--classes", "building")
+    assert (done.exit_code, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith("Note: Outlining is compiled at its first use")
+    assert run("town.tif", "-o", "w.gpkg", "--classes", "building", "-q").stderr == ""
 
 
 def test_kinds_can_be_told(run, files):
@@ -332,7 +350,7 @@ def test_unknown_class(run, tmp_path):
     done = run(write(tmp_path / "a.tif"), "--classes", "building,rode")
     assert done.exit_code == 2
     assert "class='rode' is not in " in done.stderr
-    assert "Did you mean 'road'? Expected some of background, building, road, water, ice." in done.stderr
+    assert "Did you mean 'road'? Expected some of background, building, road, \"water, ice\"." in done.stderr
     assert not (tmp_path / "a.gpkg").exists()
 
 

@@ -223,6 +223,16 @@ def test_a_row_shows_target_prediction_and_mistakes(tmp_path):
     assert share_of(image, TWO["building"]) < 0.001
 
 
+def test_what_the_labels_do_not_tell_is_shown_as_unknown(tmp_path):
+    rows = [replace(row, known=(1,)) for row in windows(1)]  # what is no building may be anything else
+    samples(tmp_path / "samples.png", rows, TWO)
+    sheet = pixels(tmp_path / "samples.png")[16 + 60 : 16 + 60 + 256]
+    target, predicted = (sheet[:, 16 + 264 * column :][:, :256] for column in (1, 2))
+    assert share_of(target, TWO["building"]) == pytest.approx(30 * 30 / 64**2, abs=0.01)
+    assert share_of(target, TWO["background"]) == 0
+    assert share_of(predicted, TWO["background"]) > 0.5
+
+
 @pytest.mark.parametrize("shape", [(512, 512), (512, 100), (100, 512), (33, 47)])
 def test_windows_of_any_shape_keep_their_proportions(tmp_path, shape):
     image, valid, all_building = np.zeros((1, *shape)), np.ones(shape, bool), np.ones(shape, np.uint8)

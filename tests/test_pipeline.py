@@ -723,6 +723,9 @@ def test_a_raster_for_each_head(tmp_path):
     layers = set(geopandas.list_layers(out / "out.gpkg")["name"])
     assert {"buildings", "road_surfaces", "water"} <= layers
     assert not any("cloud" in name for name in layers)
+    reviewed = Products(labels=tmp_path / "r.tif", vectors=tmp_path / "r.gpkg", review=3)
+    with pytest.raises(UsageError, match="2 heads of the model give each pixel a class"):
+        predict_scene(scene, model, products=reviewed, settings=FLOAT32)
 
 
 def test_a_single_regression_is_named_as_given_and_has_no_probabilities(tmp_path):

@@ -18,7 +18,7 @@ from geoseg.checkpoint import load_checkpoint
 from geoseg.config import dump_config, load_config
 from geoseg.errors import OutputExistsError, ResumeError
 from geoseg.training.fit import train_model
-from geoseg.training.folder import RunFolder
+from geoseg.training.folder import CHECKPOINT, RunFolder
 from geoseg.training.progress import Epoch
 from geoseg.training.task import Segmentation
 
@@ -111,6 +111,21 @@ def test_a_start_from_a_checkpoint_is_not_made_again(short, tmp_path, monkeypatc
     init.unlink()
     train_model(config, tmp_path / "parts", resume=True)
     same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_another_start_than_the_run_had_is_refused(short, tmp_path, monkeypatch):
+    first, other, run = (tmp_path / name for name in ("first", "other", "run"))
+    for folder, seed in ((first, 0), (other, 1)):
+        train_model(load_config(None, short | {"epochs": 1, "seed": seed}), folder)
+    config = load_config(None, short | {"seed": 3, "epochs": 2})
+    stop_at(monkeypatch, 6)
+    with pytest.raises(KeyboardInterrupt):
+        train_model(config, run, init=first / CHECKPOINT)
+    with pytest.raises(ResumeError, match=r"the run was begun from another checkpoint.*Leave --init out"):
+        train_model(config, run, init=other / CHECKPOINT, resume=True)
+    train_model(config, run, init=first / CHECKPOINT, resume=True)
+    with pytest.raises(ResumeError, match="the run was begun from no checkpoint"):
+        train_model(load_config(None, short | {"epochs": 1}), first, init=other / CHECKPOINT, resume=True)
 
 
 def test_a_damaged_state_is_passed_over(short, tmp_path, monkeypatch, warnings):

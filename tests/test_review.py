@@ -80,6 +80,7 @@ def ground(box):
 def frames():
     def frame(value, boxes, low):
         about = {"id": range(1, len(boxes) + 1), "class": value, "name": NAMES[value], "prob": 0.9, "prob_min10": low}
+        about["prob_edge"] = 0.4
         return geopandas.GeoDataFrame(about, geometry=[ground(box) for box in boxes], crs="EPSG:32633")
 
     return {"buildings": frame(1, [A, B], [0.6, 0.5]), "water": frame(2, [POND], [0.6])}
@@ -101,7 +102,7 @@ def boxes_of(frame):
 def test_the_least_certain_features_and_cells_in_order():
     rows = found(2)
     assert list(rows.columns) == [
-        "id", "kind", "layer", "feature_id", "class", "name", "prob", "prob_min10", "verdict", "geometry",
+        "id", "kind", "layer", "feature_id", "class", "name", "prob", "prob_min10", "prob_edge", "verdict", "geometry",
     ]  # fmt: skip
     assert list(rows["kind"]) == ["feature", "feature", "cell", "cell"]
     assert list(rows["id"]) == [1, 2, 3, 4]
@@ -111,6 +112,7 @@ def test_the_least_certain_features_and_cells_in_order():
     assert boxes_of(rows) == [B, A, (150, 0, 200, 50), (0, 100, 50, 150)]
     assert rows["prob"].to_numpy() == pytest.approx([0.9, 0.9, 0.55, 0.65], abs=3e-3)
     assert rows["prob_min10"].to_numpy() == pytest.approx([0.5, 0.6, 0.55, 0.65], abs=3e-3)
+    assert rows["prob_edge"].to_numpy() == pytest.approx([0.4, 0.4, np.nan, np.nan], nan_ok=True)
     assert set(rows["verdict"]) == {""}
 
 

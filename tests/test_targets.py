@@ -322,6 +322,9 @@ def test_vector_files_are_told_by_content(tmp_path):
     raster = tmp_path / "raster.gpkg"
     raster.write_bytes(b"II*\0")
     assert not is_vector_file(raster)
+    raster.write_bytes(b"neither")
+    with pytest.raises(LabelsError, match=r"raster.gpkg is no vector file, whatever its ending .gpkg says"):
+        is_vector_file(raster)
 
 
 def test_labelled_area(tmp_path):

@@ -212,3 +212,13 @@ def test_a_right_angle_may_be_rounded_off_widely():
     shape = found.shapes[0]
     assert METHODS[found.method[0]] == "walls"
     assert shapely.distance(shapely.points(shapely.get_coordinates(shape)), raw[0].boundary).max() > fit.FARTHEST * 0.3
+
+
+def test_a_fit_that_came_to_nothing_gives_way_to_its_outline():
+    square = shapely.box(0, 0, 10, 10)
+    empty = shapely.Polygon()
+    for fits in ([square, empty], [empty, square], [empty]):
+        shapes, raw = np.array(fits, dtype=object), np.array([square] * len(fits), dtype=object)
+        method = fit._guarded(shapes, raw, np.zeros(len(fits), np.uint8), np.zeros(len(fits)), 0.3, 1.0)
+        assert all(shape.equals(square) for shape in shapes)
+        assert (method == METHODS.index("simplified")).tolist() == [shape.is_empty for shape in fits]

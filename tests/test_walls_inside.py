@@ -52,3 +52,17 @@ def test_small_gaps_are_no_reason_to_cut():
     box = shapely.box(5, 5, 30, 30)
     assert _kept(box, labels, min_gap=26).equals(box)
     assert _kept(box, labels, min_gap=25).area < box.area
+
+
+def test_a_slit_that_closes_by_a_rounding_does_not_stop_it():
+    """Valid in metres, it touches itself in pixels; over the border of the raster it has to be cut."""
+    planes = planes_of(np.ones((40, 40), np.uint8))
+    metric = metric_of(planes)
+    ring = [(10, 10), (45, 12), (45, 30), (30, 30), (30, 15), (30 - 1e-13, 30), (10, 30)]
+    touching = shapely.transform(shapely.Polygon(ring), metric.to_metres)
+    (found,) = keep_inside(np.array([touching]), planes, metric)
+    assert found.is_valid
+    assert shapely.transform(found, metric.to_pixels).bounds == (10, 10, 40, 30)
+    bow = shapely.Polygon([(10, 10), (45, 12), (45, 30), (30, 30), (29.9, 31), (30, 31), (29.9, 30), (10, 30)])
+    (found,) = keep_inside(np.array([shapely.transform(bow, metric.to_metres)]), planes, metric)
+    assert found.is_valid

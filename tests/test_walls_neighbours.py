@@ -2,6 +2,7 @@
 
 import numpy as np
 import shapely
+import shapely.affinity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,3 +61,19 @@ def test_nothing_overlaps(seed):
     covered = shapely.covers(shapes[one], shapes[two]) | shapely.covers(shapes[two], shapes[one])
     over = shapely.area(shapely.intersection(found[one], found[two]))
     assert (over[~covered] < 1e-6).all()
+
+
+def test_what_was_cut_stays_valid_in_other_coordinates():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        at, size, turn = rng.uniform(0, 25, (14, 2)), rng.uniform(2, 9, (14, 2)), rng.uniform(0, 90, 14)
+        shapes = shapes_of(
+            *(
+                shapely.affinity.rotate(shapely.box(*a, *(a + b)), angle)
+                for a, b, angle in zip(at, size, turn, strict=True)
+            )
+        )
+        found = settle(shapes, turn, [], 0.3)
+        assert shapely.is_valid(found).all()
+        there = shapely.transform(found, lambda xy: xy @ np.array([[0.8, 0.6], [-0.6, 0.8]]) + (4e6, 5e5))
+        assert shapely.is_valid(there).all()

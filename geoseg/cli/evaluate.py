@@ -147,7 +147,7 @@ def _evaluated(predicted: Path, reference: Path, options: dict[str, Any]) -> Any
     from geoseg.evaluate import evaluate_prediction, evaluate_vectors
     from geoseg.targets import is_vector_file
 
-    if predicted.is_file() and is_vector_file(predicted):
+    if not predicted.is_dir() and is_vector_file(predicted):
         if options.pop("window") is not None:
             raise UsageError(
                 f"--window is of pixels, and {predicted} holds polygons or lines. Expected polygons: --labelled-area."

@@ -1,6 +1,7 @@
 """Options that commands share, and the command class that turns errors into one line and an exit code."""
 
 import copy
+import csv
 import logging
 import os
 import signal
@@ -112,11 +113,16 @@ def log_options(command: F) -> F:
     )(command)
 
 
+def entries(text: str) -> list[str]:
+    """What stands between the commas of an option; an entry with a comma in it is quoted: '"water, ice",road'."""
+    return [entry.strip() for entry in next(csv.reader([text], skipinitialspace=True), [""])]
+
+
 def name_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Callback of an option that takes names: "building,road" as a tuple."""
     if value is None:
         return None
-    names = tuple(name.strip() for name in value.split(","))
+    names = tuple(entries(value))
     if not all(names):
         raise click.BadParameter(f"{value!r} has an empty entry. Expected for example building,road.")
     return names
@@ -124,6 +130,12 @@ def name_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple
 
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that exist, when the new ones are complete."
+)
+review_option = click.option(
+    "--review",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Further layer with the N least certain features and cells, for verdicts that geoseg train --add learns from.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

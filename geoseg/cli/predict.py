@@ -15,6 +15,7 @@ from geoseg.cli.options import (
     log_options,
     overwrite_option,
     progress_bar,
+    review_option,
 )
 from geoseg.errors import UsageError
 
@@ -90,13 +91,15 @@ def _runs(scenes: tuple[str, ...], options: dict[str, Any]) -> "list[tuple[list[
 
     models, named = options["models"], {name: options[name] for name in _FILES if options[name]}
     if options["stack"] or len(scenes) == 1:
-        labels = named.pop("output", None)
-        return [(list(scenes), Products.beside_caller(scenes[0], models, labels=labels, **named))]
+        labels, review = named.pop("output", None), options["review"]
+        return [(list(scenes), Products.beside_caller(scenes[0], models, labels=labels, review=review, **named))]
     if named:
         raise UsageError(
             f"--{next(iter(named))} names one file for {len(scenes)} scenes. Expected --stack, which reads them as "
             "one scene, or one scene at a time."
         )
+    if options["review"] is not None:
+        raise UsageError("--review is a layer of --vectors, which several scenes have none of. Predict one at a time.")
     runs = [([scene], Products.beside_caller(scene, models)) for scene in scenes]
     _check_apart(scenes, [products.paths()["labels"] for _, products in runs])
     return runs
@@ -132,6 +135,7 @@ def _check_apart(scenes: Sequence[str], outputs: Sequence[Path]) -> None:
 )
 @click.option("-o", "--output", type=READABLE, help="Class raster (COG).  [default: <scene>_<model>.tif]")
 @click.option("--vectors", type=READABLE, help="Buildings, streets and areas: .gpkg, .fgb, .geojson, ...")
+@review_option
 @click.option("--confidence", type=READABLE, help="Raster of the chosen class's probability (uint8, 254 = certain).")
 @click.option("--probabilities", type=READABLE, help="Raster of every class's probability (uint8, a band each).")
 @click.option("--attention", type=READABLE, help="Raster of a model's attention maps (uint8, a band each).")
@@ -142,6 +146,12 @@ def _check_apart(scenes: Sequence[str], outputs: Sequence[Path]) -> None:
 @click.option("--bands", callback=_bands, metavar="LIST", help="Bands by number or name: 1,2,3 or red,green,blue.")
 @click.option("--nodata", type=float, help="Value of pixels without data, instead of what the scene declares.")
 @click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is predicted.")
+@click.option(
+    "--resample/--no-resample",
+    default=True,
+    help="Whether a scene of finer or coarser pixels than the model knows is brought to ones that it does, and so is "
+    "the output.  [default: resample]",
+)
 @click.option(
     "--tile-size",
     type=AutoInt(),
@@ -204,6 +214,7 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
         "bands",
         "nodata",
         "aoi",
+        "resample",
         "tile_size",
         "overlap",
         "blend",

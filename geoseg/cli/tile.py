@@ -9,6 +9,7 @@ import click
 from geoseg.cli.options import (
     READABLE,
     GeosegCommand,
+    entries,
     json_option,
     log_options,
     name_list,
@@ -33,7 +34,7 @@ def _bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 def _values(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[int, str]:
     """0=background,255=building as a dictionary."""
     found: dict[int, str] = {}
-    for entry in ",".join(texts).split(",") if texts else ():
+    for entry in (entry for text in texts for entry in entries(text)):
         value, equals, name = (part.strip() for part in entry.partition("="))
         is_value = value.removeprefix("-").isdecimal() and int(value) not in found
         if not (equals and name and is_value) or set(name) & set("=;"):

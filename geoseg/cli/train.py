@@ -1,7 +1,7 @@
 """`geoseg train`: a model from labelled tiles, or from a scene with a vector layer."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geoseg.cli.options import READABLE, GeosegCommand, log_options, name_list, overwrite_option
-from geoseg.errors import UsageError
+from geoseg.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from geoseg.config import TrainConfig
@@ -120,7 +120,8 @@ def train(data: tuple[str, ...], output: Path, config: Path | None, **options: A
     from geoseg.training.fit import train_model
 
     tune_malloc()
-    with _report(bool(click.get_current_context().meta.get("geoseg.quiet"))) as (on_epoch, on_step):
+    quiet = bool(click.get_current_context().meta.get("geoseg.quiet"))
+    with _located(config, options["changes"]), _report(quiet) as (on_epoch, on_step):
         path = train_model(
             settings,
             output,
@@ -169,6 +170,20 @@ def _settings(data: tuple[str, ...], output: Path, config: Path | None, options:
         aimed = [{**one, "labels": None, "targets": {head: one.get("labels", "labels/{stem}.*")}} for one in sources]
         settings = load_config(config, changes | {"data.sources": aimed}, defaults=defaults, typed=typed)
     return settings
+
+
+@contextmanager
+def _located(config: Path | None, changes: Sequence[str]) -> "Iterator[None]":
+    """What an architecture refuses is said with where it stands: in the file, or on the command line."""
+    try:
+        yield
+    except ConfigError as err:
+        key = str(err).partition("=")[0]
+        if not key.startswith("arch_args"):
+            raise
+        typed = [change for change in changes if change.startswith((f"{key}=", "arch_args="))]
+        where = f"--set {typed[-1]}: " if typed else f"{config}: " if config else ""
+        raise ConfigError(f"{where}{err}") from err
 
 
 def _changes(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from geoseg.cli.options import READABLE, GeosegCommand, json_option, log_options, name_list, overwrite_option
+from geoseg.cli.options import (
+    READABLE,
+    GeosegCommand,
+    entries,
+    json_option,
+    log_options,
+    name_list,
+    overwrite_option,
+    review_option,
+)
 
 _METRES = click.FloatRange(min=0)
 
@@ -14,7 +23,7 @@ _METRES = click.FloatRange(min=0)
 def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, str] | None:
     if value is None:
         return None
-    pairs = [entry.rpartition("=")[::2] for entry in value.split(",")]
+    pairs = [entry.rpartition("=")[::2] for entry in entries(value)]
     if not all(name.strip() and kind.strip() for name, kind in pairs):
         raise click.BadParameter(
             f"{value!r} has an entry without a class or a kind. Expected building=building,water=area."
@@ -36,13 +45,15 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
     "--classes",
     callback=name_list,
     metavar="NAMES",
-    help="Classes to outline: building,road.  [default: all but the background]",
+    help="Classes to outline: building,road; with a comma in a name: '\"water, ice\",road'.  [default: all but the "
+    "background]",
 )
 @click.option(
     "--kinds",
     callback=_kinds,
     metavar="CLASS=KIND,...",
-    help="What classes are: building, road or area.  [default: by their names]",
+    help="What classes are: building, road or area; with a comma in a name: '\"water, ice=area\"'.  [default: by their "
+    "names]",
 )
 @click.option("--raw", is_flag=True, help="The pixels' own outlines: nothing fitted, nothing left out.")
 @click.option("--min-area-m2", type=_METRES, help="Leave out smaller polygons.  [default: 5; 0 with --raw]")
@@ -65,12 +76,8 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
 @click.option(
     "--gsd", type=click.FloatRange(min=0, min_open=True), help="Metres per pixel, if the raster has no CRS to tell."
 )
-@click.option(
-    "--review",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Further layer with the N least certain features and cells, for verdicts that geoseg train --add learns from.",
-)
+@review_option
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @overwrite_option
 @json_option
 @log_options
@@ -80,7 +87,8 @@ def vectorize(raster: Path, as_json: bool, **given: Any) -> None:
     Buildings get straight walls. Roads become surfaces, and centrelines with widths that form a network. Other classes
     share their borders. With --probabilities outlines are finer than pixels, and touching buildings are told apart.
 
-    Lengths and areas are metres on the ground in any CRS. The paths written are printed on stdout.
+    Lengths and areas are metres on the ground in any CRS. An interrupted run goes on with --resume. The paths written
+    are printed on stdout.
 
     \b
     geoseg vectorize scene_unet.tif --probabilities scene_p.tif -o scene.gpkg
@@ -88,7 +96,7 @@ def vectorize(raster: Path, as_json: bool, **given: Any) -> None:
     """  # noqa: D301  click's own sign: keep the lines that follow as they are
     from geoseg.vectors import OutlineOptions, vectorize_raster
 
-    whole = {name: given.pop(name) for name in ("output", "probabilities", "classes", "review", "overwrite")}
+    whole = {name: given.pop(name) for name in ("output", "probabilities", "classes", "review", "resume", "overwrite")}
     options = OutlineOptions(**{name: value for name, value in given.items() if value is not None})
     done = vectorize_raster(raster, options=options, **whole)
     click.echo(json.dumps(done.to_dict(), indent=2) if as_json else "\n".join(map(str, done.paths)))

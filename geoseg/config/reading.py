@@ -61,7 +61,14 @@ def parse_change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is no change. Expected key=value, for example optimizer.lr=1e-3.")
-    return key.strip(), _parse(value, f"--set {text!r}")
+    found = _parse(value, f"--set {text!r}")
+    if isinstance(found, dict) and (glued := next((name for name in found if ":" in str(name)), None)):
+        name, _, inside = str(glued).partition(":")
+        raise ConfigError(
+            f"--set {text!r}: {glued!r} is no key and value. Expected a space after the colon. "
+            f"Try --set {key.strip()}.{name}={inside}."
+        )
+    return key.strip(), found
 
 
 def dump_config(config: TrainConfig) -> str:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from geoseg.errors import LabelsError, UsageError, nearest
+from geoseg.errors import LabelsError, UsageError, listed, nearest
 from geoseg.evaluate.lattice import Placed, parts
 from geoseg.metrics import IGNORE, ConfusionMatrix, Scores
 from geoseg.scene import Scene
@@ -165,9 +165,7 @@ def check_known(name: str, known: Collection[str], where: str) -> None:
         UsageError: With the nearest that is.
     """
     if name not in known:
-        raise UsageError(
-            f"class={name!r} is not in {where}.{nearest(name, known)} Expected some of {', '.join(known)}."
-        )
+        raise UsageError(f"class={name!r} is not in {where}.{nearest(name, known)} Expected some of {listed(known)}.")
 
 
 def _lookup(names: tuple[str, ...], scored: tuple[str, ...]) -> np.ndarray:

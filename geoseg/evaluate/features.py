@@ -18,7 +18,7 @@ from shapely.errors import GEOSException
 
 from geoseg.errors import LabelsError, UsageError
 from geoseg.targets.classes import column_named, no_column
-from geoseg.targets.files import REVIEW
+from geoseg.targets.files import REVIEW, reason, warnings_logged
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,8 @@ def read_predicted(path: Path, layer: str | None = None) -> list[gpd.GeoDataFram
     """
     source = str(path.absolute())  # only an absolute path is sure to be taken for a file
     try:
-        found = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
+        with warnings_logged(path):
+            found = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
         if layer is not None and layer not in found:
             raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(found)}.")
         wanted = [layer] if layer else [name for name, kind in found.items() if "Point" not in kind and name != REVIEW]
@@ -153,7 +154,9 @@ def read_predicted(path: Path, layer: str | None = None) -> list[gpd.GeoDataFram
             frame.attrs["layer"] = name
             frames.append(frame)
     except (DataSourceError, DataLayerError, GEOSException) as err:
-        raise LabelsError(f"{path} cannot be read ({err}). Expected a GeoPackage, GeoJSON or the like.") from err
+        raise LabelsError(
+            f"{path} cannot be read ({reason(err)}). Expected a GeoPackage, GeoJSON or the like."
+        ) from err
     return [_drawn(frame) for frame in frames]
 
 

@@ -15,7 +15,7 @@ from geoseg.errors import LabelsError
 from geoseg.evaluate.classes import check_known
 from geoseg.evaluate.features import Features, Plane, layer_class, read_predicted, stated_classes, widths
 from geoseg.targets import InvalidGeometry
-from geoseg.targets.classes import class_codes
+from geoseg.targets.classes import class_codes, class_values
 from geoseg.targets.files import are_lines, read_layers
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,8 @@ def read_sides(
     theirs = read_layers(reference, layer=options.layer, invalid_geometry=options.invalid_geometry, lines=True)
     stated = {name: None for frame in ours for name in _names(frame)}
     names = tuple(classes or stated) or ("building", "road")
+    if stated:  # else the names are for the user to choose
+        _check_stated(classes or (), tuple(stated), theirs, options, f"{predicted} or {reference}")
     for name in bounded:
         if name is not None:
             check_known(name, dict.fromkeys((*names, *stated)), f"{predicted} or {reference}")
@@ -123,6 +125,19 @@ def read_sides(
     ]
     _check_places(predicted, reference, told, true)
     return _sorted(predicted, reference, plane, told, true, names, classes, tuple(stated))
+
+
+def _check_stated(
+    classes: Sequence[str], stated: Sequence[str], theirs: Sequence[gpd.GeoDataFrame], options: ReferenceOptions,
+    where: str,
+) -> None:  # fmt: skip
+    """Refuse a class that neither the prediction nor a field or a layer of the reference has."""
+    layers = [str(frame.attrs["layer"]).casefold() for frame in theirs]
+    known = dict.fromkeys((*stated, *(value for frame in theirs for value in class_values(frame, options.class_field))))
+    there = {*map(str.casefold, known), *layers, *(layer.removesuffix("s") for layer in layers)}
+    for name in classes:
+        if name.casefold() not in there:
+            check_known(name, known, where)
 
 
 def _sorted(

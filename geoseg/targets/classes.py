@@ -1,18 +1,23 @@
 """The class of each feature: from a field, from the layer's name, or the only one there is."""
 
 import logging
+from difflib import get_close_matches
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 
-from geoseg.errors import LabelsError, UsageError, nearest
+from geoseg.errors import LabelsError, UsageError, listed, nearest
 from geoseg.targets.files import are_lines
 
 log = logging.getLogger(__name__)
 
 CLASS_FIELDS = ("class", "kind", "label", "type", "name")
 """Fields looked at for class names, in this order, when none is named."""
+_NEARLY = 0.8
+"""Of `difflib`: so alike are a word and its misspelling; "house" and "hose" are, "road" and "roof" are not."""
+_MOST_CLASSES = 255
+"""A field of more values does not hold classes."""
 
 
 def class_codes(
@@ -54,6 +59,16 @@ def class_codes(
     return codes
 
 
+def class_values(frame: gpd.GeoDataFrame, class_field: str | None) -> list[str]:
+    """What a layer may say of the classes of its features: the values of a field, or of all the usual ones."""
+    found: list[str] = []
+    for field in (class_field,) if class_field else CLASS_FIELDS:
+        column = column_named(frame, field)
+        if column is not None and frame[column].dtype.kind not in "biuf":
+            found += sorted(set(frame[column].dropna().astype(str).str.strip()))
+    return found
+
+
 def column_named(frame: gpd.GeoDataFrame, field: str) -> str | None:
     """A frame's column of that name, whatever its case, or None. A column spelt the same comes first."""
     columns = [str(name) for name in frame.columns if name != frame.geometry.name]
@@ -77,6 +92,7 @@ def _codes_of_column(frame: gpd.GeoDataFrame, column: str, path: Path, names: tu
     if unknown := sorted(set(values[codes.isna()])):
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         count = int(codes.isna().sum())
+        _check_typos(path, column, unknown, [name for name in names[1:] if code_of[name.casefold()] not in set(codes)])
         if count == len(frame):
             raise LabelsError(
                 f"{path} field {column!r} holds {shown}. Expected names of classes ({', '.join(names)}). "
@@ -97,7 +113,28 @@ def _class_column(frame: gpd.GeoDataFrame, path: Path, code_of: dict[str, int], 
         column = column_named(frame, wanted)
         if column is not None and frame[column].astype(str).str.strip().str.casefold().isin(code_of).any():
             return column
+    for wanted in CLASS_FIELDS:  # a field of something else is passed over, one that means the same is not
+        column = column_named(frame, wanted)
+        values = class_values(frame, wanted)
+        if column is not None and len(values) <= _MOST_CLASSES and wanted != "name":  # which may be a name of anything
+            _check_typos(path, column, values, list(code_of)[1:])
     return None
+
+
+def _check_typos(path: Path, column: str, values: list[str], names: list[str]) -> None:
+    """Refuse a class that no feature has, where some have one of nearly the same name: no plural, no "building 1".
+
+    Raises:
+        UsageError: With the values of the field.
+    """
+    for name in names:
+        near = get_close_matches(name.casefold(), [value.casefold() for value in values], n=1, cutoff=_NEARLY)
+        if near and not (near[0].startswith(name.casefold()) or name.casefold().startswith(near[0])):
+            shown = listed(values[:10]) + (", ..." if len(values) > 10 else "")
+            raise UsageError(
+                f"class={name!r} is not in {path}, whose field {column!r} holds {shown}.{nearest(name, values)} "
+                "Expected its names. Choose them with --classes."
+            )
 
 
 def _only_class(path: Path, drawn: tuple[str, ...], kind: str) -> str:

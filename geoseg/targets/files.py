@@ -31,6 +31,9 @@ _FORMATS = {
 }
 """First bytes of the accepted binary formats; GeoJSON is told by its first brace."""
 _FORMAT_NAMES = "GeoPackage, GeoJSON, FlatGeobuf or Shapefile"
+_ENDINGS = (".gpkg", ".geojson", ".fgb", ".shp")
+_PICTURES = (b"II", b"MM", b"\x89PNG", b"\xff\xd8", b"\x00\x00\x00\x0cjP")
+"""First bytes of TIFF, PNG, JPEG and JPEG 2000."""
 REVIEW = "review"
 """The layer of geoseg's own vectors that shows others' features again, for verdicts."""
 _LINES = (1, 2, 5)
@@ -41,9 +44,14 @@ def is_vector_file(path: str | os.PathLike[str]) -> bool:
     """Whether the file's first bytes are those of a vector format that labels are read from.
 
     Raises:
-        LabelsError: If the path is missing, cannot be read or is no regular file.
+        LabelsError: If the path is missing, cannot be read or is no regular file; or its name ends as that of a vector
+            file, and it is neither that nor a raster.
     """
-    return _sniff(Path(path)) is not None
+    path = Path(path)
+    if (found := _sniff(path)) is None and path.suffix.lower() in _ENDINGS and not _is_picture(path):
+        what = "is empty" if not path.stat().st_size else f"is no vector file, whatever its ending {path.suffix} says"
+        raise LabelsError(f"{path} {what}. Expected {_FORMAT_NAMES}. Was it copied as a whole?")
+    return found is not None
 
 
 def are_lines(frame: gpd.GeoDataFrame) -> np.ndarray:
@@ -60,11 +68,11 @@ def layer_kinds(path: Path) -> dict[str, str]:
     if _sniff(path) is None:
         raise LabelsError(f"{path} is no vector file of an accepted format. Expected {_FORMAT_NAMES}.")
     try:
-        with _warnings_logged(path):
+        with warnings_logged(path):
             # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
             return {str(name): str(kind) for name, kind in pyogrio.list_layers(path.absolute()) if kind is not None}
     except (DataSourceError, DataLayerError) as err:
-        raise LabelsError(f"{path} cannot be read ({err}). Expected {_FORMAT_NAMES}.") from err
+        raise LabelsError(f"{path} cannot be read ({reason(err)}). Expected {_FORMAT_NAMES}.") from err
 
 
 def read_layers(
@@ -92,7 +100,7 @@ def read_layers(
     # Only an absolute path is sure to be taken for a file, not for a connection string.
     source = str(path.absolute())
     try:
-        with _warnings_logged(path):
+        with warnings_logged(path):
             # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
             found = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
             layers = list(found)
@@ -101,12 +109,17 @@ def read_layers(
             wanted = [layer] if layer else _chosen(found, path, lines)
             frames = [_read_layer(source, driver, name) for name in wanted]
     except (DataSourceError, DataLayerError, GEOSException) as err:
-        raise LabelsError(f"{path} cannot be read ({err}). Expected {_FORMAT_NAMES}.") from err
+        raise LabelsError(f"{path} cannot be read ({reason(err)}). Expected {_FORMAT_NAMES}.") from err
     frames = [_usable(frame, path, invalid_geometry) for frame in frames]
     frames = [frame for frame in frames if len(frame)]
     if not frames and not empty:
         raise LabelsError(f"{path} has no polygons. Expected at least one.")
     return frames
+
+
+def _is_picture(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith(_PICTURES)
 
 
 def _sniff(path: Path) -> str | None:
@@ -138,13 +151,18 @@ def _chosen(layers: dict[str, str], path: Path, lines: bool) -> list[str]:
 
 
 @contextmanager
-def _warnings_logged(path: Path) -> Iterator[None]:
+def warnings_logged(path: Path) -> Iterator[None]:
     """GDAL's warnings become one line of the log each."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", RuntimeWarning)
         yield
     for message in dict.fromkeys(str(warning.message).split(". ")[0] for warning in said):
         log.warning("%s: %s", path, message)
+
+
+def reason(err: Exception) -> str:
+    """What GDAL says was wrong, without the statements of SQL that it tried."""
+    return str(err).rpartition("; ")[2]
 
 
 def _read_layer(source: str, driver: str, layer: str) -> gpd.GeoDataFrame:

@@ -137,6 +137,11 @@ def legend_of(files: Sequence[Path], options: LabelOptions) -> Legend:
     """
     rasters = [path for path in dict.fromkeys(files) if not is_vector_file(path)]
     names = options.names()
+    if options.values and not rasters:
+        raise UsageError(
+            f"--values: {files[0]} holds polygons or lines, which have no values. Expected a raster of classes. Name "
+            "the field that holds classes with --class-field."
+        )
     if names is None and options.values:
         names = (BACKGROUND, *dict.fromkeys(name for name in options.values.values() if name != BACKGROUND))
     if unknown := [name for name in options.values.values() if names and name not in names]:

@@ -34,7 +34,7 @@ from geoseg.training.pretrained import find_weights, load_encoder
 from geoseg.training.progress import Epoch, Step
 from geoseg.training.ranks import Ranks
 from geoseg.training.results import draw_batch, finish
-from geoseg.training.resume import Past, fingerprint, read_past
+from geoseg.training.resume import Past, fingerprint, init_digest, read_past
 from geoseg.training.samples import Samples
 from geoseg.training.sources import Data, load_data
 from geoseg.training.start import check_start, start
@@ -97,6 +97,8 @@ def train_model(
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run, overwrite=overwrite or resume)) if ranks.first else None
         past = read_past(run, config) if resume else None
+        if past and init:
+            past.check_init(init)
         config = past.config if past else config
         _check_shares(config, ranks.count)  # memory may have run out since, which made its batches smaller
         _train(config, placement, folder, past, init, {"on_epoch": on_epoch, "on_step": on_step})
@@ -135,7 +137,7 @@ def _check(config: TrainConfig, init: str | Path | None, processes: int) -> None
     _check_shares(config, processes)
     dates = int(config.arch_args.get("dates", 1))  # a network of dates wants as many bands of each
     with torch.device("meta"):
-        network = build_model(config.arch, config.arch_args, in_channels=dates, classes=_channels(config))
+        network = _built(config, dates)
     if 2 * (margin := int(getattr(network, "margin", 0))) >= config.tile_size:
         raise ConfigError(
             f"tile_size={config.tile_size} leaves nothing to learn from: the network answers for pixels {margin} and "
@@ -148,6 +150,19 @@ def _check(config: TrainConfig, init: str | Path | None, processes: int) -> None
     find_weights(network, _weights(config.pretrained))
     if init:
         check_start(init, config)
+
+
+def _built(config: TrainConfig, dates: int) -> nn.Module:
+    """The network, or what is wrong with it under the configuration's own names."""
+    try:
+        return build_model(config.arch, config.arch_args, in_channels=dates, classes=_channels(config))
+    except UsageError as err:
+        said = str(err)
+        if any(said.startswith(f"{name}=") for name in config.arch_args):
+            raise ConfigError(f"arch_args.{said}") from err
+        if config.arch_args:
+            raise ConfigError(f"arch_args: {said}") from err
+        raise
 
 
 def _check_shares(config: TrainConfig, processes: int) -> None:
@@ -247,8 +262,9 @@ def _train(
     )
     journal = Journal(folder, task, header, samples, data.val, placement, **hear)
     check_metric(task, header, data, placement)
-    journal.about = {"data": fingerprint(data)}
+    journal.about = {"data": fingerprint(data), "init": init_digest(init) if init else None}
     if past and past.state:
+        journal.about["init"] = past.state.get("init")
         past.check(journal.about["data"])
         journal.state, journal.standing = past.state, past.standing
     if folder:

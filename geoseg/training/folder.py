@@ -4,30 +4,23 @@ import contextlib
 import csv
 import logging
 import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from torch import nn
 
 from geoseg.checkpoint import Header, save_checkpoint
 from geoseg.config import TrainConfig, dump_config
 from geoseg.errors import OutputError, OutputExistsError
+from geoseg.lock import LOCK, take_lock, writing_to
 from geoseg.training.state import FOLDER
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 CHECKPOINT, LAST = "model.safetensors", "last.safetensors"
 """The network of the best epoch, and of the last."""
 CONFIG, METRICS, LOG, TILES = "config.yaml", "metrics.csv", "log.txt", "tiles.csv"
 BATCH, CURVES, CONFUSION, SAMPLES = "batch.png", "curves.png", "confusion.png", "samples.png"
-_LOCK = "lock"
 _EVENTS = "events.out.tfevents.*"
 _OF_A_RUN = (LAST, METRICS, LOG, TILES, BATCH, CURVES, CONFUSION, SAMPLES, _EVENTS, f"{FOLDER}/epoch-*")
 """What a new run removes of an earlier one when it begins; the checkpoint stays until there is a better one."""
@@ -43,7 +36,7 @@ def check_run(run: Path, overwrite: bool) -> None:
         OutputError: If the folder above it is missing.
     """
     if run.is_dir():
-        if not overwrite and any(path.name != _LOCK for path in run.iterdir()):
+        if not overwrite and any(path.name != LOCK for path in run.iterdir()):
             raise OutputExistsError(
                 f"output={run} exists and is not empty. Choose another folder, or add --overwrite; --resume goes on "
                 "with the run in it."
@@ -58,7 +51,7 @@ def check_run(run: Path, overwrite: bool) -> None:
 
 def is_unbegun(run: Path) -> bool:
     """Whether a folder holds nothing, or no more than a run leaves that ends before config.yaml is written."""
-    return not run.is_dir() or all(path.name in (_LOCK, LOG, FOLDER) for path in run.iterdir())
+    return not run.is_dir() or all(path.name in (LOCK, LOG, FOLDER) for path in run.iterdir())
 
 
 class RunFolder:
@@ -81,9 +74,9 @@ class RunFolder:
         """
         check_run(self.path, self.overwrite)
         self._made = not self.path.exists()
-        with _translated(self.path):
+        with writing_to(self.path):
             self.path.mkdir(exist_ok=True)
-            self._lock = _take_lock(self.path)
+            self._lock = take_lock(self.path)
         self._log = MemoryHandler(1 << 20, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._listening = _Listening(self._log)
         return self
@@ -97,7 +90,7 @@ class RunFolder:
         if self._log.target:
             self._log.target.close()
         with contextlib.suppress(OSError):
-            (self.path / _LOCK).unlink()
+            (self.path / LOCK).unlink()
         self._lock.close()
         if self._made:
             with contextlib.suppress(OSError):  # not empty: the run had begun
@@ -105,7 +98,7 @@ class RunFolder:
 
     def begin(self, *, resumed: bool) -> None:
         """Open the log. Without `resumed`, what an earlier run left goes, but for its checkpoint."""
-        with _translated(self.path):
+        with writing_to(self.path):
             if not resumed:
                 (self.path / CONFIG).unlink(missing_ok=True)  # first: what is left without it is no run to go on with
                 for path in (found for pattern in _OF_A_RUN for found in self.path.glob(pattern)):
@@ -130,7 +123,7 @@ class RunFolder:
         """Write metrics.csv, all or nothing: a row for each epoch."""
         columns = list(dict.fromkeys(name for row in rows for name in row))
         part = self.path / f"{METRICS}.part"
-        with _translated(self.path):
+        with writing_to(self.path):
             with part.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, columns, restval="")
                 writer.writeheader()
@@ -139,7 +132,7 @@ class RunFolder:
 
     def write_network(self, name: str, header: Header, network: nn.Module) -> None:
         """Write a checkpoint, all or nothing."""
-        with _translated(self.path):
+        with writing_to(self.path):
             save_checkpoint(self.path / name, header, network.state_dict())
 
     def write_events(self, row: Mapping[str, float | None], epoch: int) -> None:
@@ -159,35 +152,9 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         part = self.path / f"{name}.part"
-        with _translated(self.path):
+        with writing_to(self.path):
             part.write_text(text, encoding="utf-8")
             part.replace(self.path / name)
-
-
-def _take_lock(folder: Path) -> BinaryIO:
-    """An open file that no other process can lock; it says who has it."""
-    path = folder / _LOCK
-    while True:
-        lock = path.open("a+b")
-        if not fcntl:
-            break
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            lock.seek(0)
-            holder = lock.read().decode(errors="replace")
-            lock.close()
-            raise OutputExistsError(
-                f"{folder} is in use by another run ({holder}). Expected one run per folder. Wait for it, or end it."
-            ) from err
-        with contextlib.suppress(OSError):  # the one before may have removed it just now
-            if os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
-                break
-        lock.close()
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z".encode())
-    lock.flush()
-    return lock
 
 
 class _Listening:
@@ -214,15 +181,3 @@ class _Listening:
         _root.setLevel(self.level)
         for other, own in self.others:
             other.setLevel(own)
-
-
-@contextlib.contextmanager
-def _translated(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        if isinstance(err, OutputError | OutputExistsError):
-            raise
-        raise OutputError(
-            f"{folder} cannot be written ({err.strerror or err}). Expected a writable folder with room."
-        ) from err

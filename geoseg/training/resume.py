@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geoseg.checkpoint import Header
+from geoseg.checkpoint import Header, load_checkpoint, resolve_model
 from geoseg.config import TrainConfig, load_config
 from geoseg.errors import ResumeError
 from geoseg.training.folder import CONFIG, check_run, is_unbegun
@@ -55,6 +55,25 @@ class Past:
                 "the training data are not what the run was begun with: images, labels or the split have changed. "
                 "Expected the same. Start a new run."
             )
+
+    def check_init(self, init: str | Path) -> None:
+        """Refuse to go on from another checkpoint than the run was begun from.
+
+        Raises:
+            ResumeError: If it was begun from other weights, or from none.
+        """
+        if self.state is None or "init" not in self.state or self.state["init"] == init_digest(init):
+            return
+        begun = "another checkpoint" if self.state["init"] else "no checkpoint"
+        raise ResumeError(
+            f"--init {init}: the run was begun from {begun}, and goes on from its own last epoch. Expected the "
+            "same, or none. Leave --init out, or start a new run."
+        )
+
+
+def init_digest(init: str | Path) -> str:
+    """What tells one checkpoint's weights from another's."""
+    return load_checkpoint(resolve_model(init)).header.sha256
 
 
 def read_past(run: Path, config: TrainConfig) -> Past | None:

@@ -6,7 +6,7 @@ from geoseg.vectors.layer import check_names, layer_name, write_layers
 from geoseg.vectors.options import OutlineOptions
 from geoseg.vectors.polygonize import polygonize
 from geoseg.vectors.spooled import SpoolPlanes
-from geoseg.vectors.vectorize import Outlining, Vectors, vectorize_raster, write_features
+from geoseg.vectors.vectorize import Outlining, Vectors, check_review, vectorize_raster, write_features
 
 __all__ = [
     "OutlineOptions",
@@ -15,6 +15,7 @@ __all__ = [
     "Vectors",
     "check_ending",
     "check_names",
+    "check_review",
     "layer_name",
     "polygonize",
     "read_classes",

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.small import replace_small
@@ -55,7 +55,8 @@ class CleanPlanes:
 
     def __init__(self, planes: Planes, step: Step) -> None:
         """Apply a step to all strips of some planes."""
-        self._planes, self.step = planes, max(planes.step, _ROWS // planes.step * planes.step)
+        self._planes: Planes = planes._planes if isinstance(planes, CleanPlanes) else planes
+        self.step = max(planes.step, _ROWS // planes.step * planes.step)
         self.grid: Grid = planes.grid
         self.classes: Mapping[int, str] = planes.classes
         self.source = planes.source
@@ -68,7 +69,8 @@ class CleanPlanes:
             window = Window(row=row, col=0, height=height, width=self.grid.width)
             found, waiting = step(planes, window)
             self.waiting += waiting
-            self._strips.append(compressor.compress(found.tobytes()))
+            packed = compressor.compress(np.ascontiguousarray(found).data)
+            self._strips.append(bytes(memoryview(packed)))  # a copy, without the room that was kept for what is packed
 
     def labels(self, window: Window) -> np.ndarray:
         """(h, w) uint8 class values; 255 without data."""
@@ -90,10 +92,11 @@ class CleanPlanes:
         return self._planes.margin(window, value)
 
     def _strip(self, index: int) -> np.ndarray:
-        if self._last is None or self._last[0] != index:
+        last = self._last  # looked at once: another thread may put its own there at any time
+        if last is None or last[0] != index:
             raw = zstandard.ZstdDecompressor().decompress(self._strips[index])
-            self._last = index, np.frombuffer(raw, np.uint8).reshape(-1, self.grid.width)
-        return self._last[1]
+            self._last = last = index, np.frombuffer(raw, np.uint8).reshape(-1, self.grid.width)
+        return last[1]
 
 
 def pixels_below(area_m2: float, metric: Metric) -> int:

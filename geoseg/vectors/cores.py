@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 
 
 @njit(cache=True, nogil=True)

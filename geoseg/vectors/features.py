@@ -1,7 +1,8 @@
 """Features: the shapes of each class with what is measured of them, as frames in the raster's CRS."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import geopandas
@@ -12,13 +13,17 @@ from pyproj import CRS
 from geoseg.qgis import layer_style
 from geoseg.vectors.areas import fit_areas
 from geoseg.vectors.cleaning import Cleaning, clean, pixels_below
+from geoseg.vectors.edges import weakest_stretches
+from geoseg.vectors.journal import Frames, Journal
 from geoseg.vectors.layer import layer_name
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.options import OutlineOptions
-from geoseg.vectors.patches import Patches, trace
+from geoseg.vectors.patches import trace
 from geoseg.vectors.planes import Planes
+from geoseg.vectors.store import Store
+from geoseg.vectors.stored import AnyPatches, trace_into
 from geoseg.vectors.streets import Network, find_streets
-from geoseg.vectors.touching import trace_apart
+from geoseg.vectors.touching import trace_apart_into
 from geoseg.vectors.walls import METHODS, fit_walls, keep_inside
 from geoseg.vectors.walls.neighbours import whole
 
@@ -43,6 +48,10 @@ class Outliner:
     """Of its grid."""
     options: OutlineOptions
     """How."""
+    folder: Path | None = None
+    """Where there is room for outlines that memory need not hold; None: where temporary files go."""
+    journal: Journal = field(default_factory=Journal)
+    """What of this is finished already."""
 
     def outline(
         self, chosen: Mapping[int, str], kinds: Mapping[str, str], colors: Mapping[str, str]
@@ -57,20 +66,29 @@ class Outliner:
         if self.options.raw:
             return self._raw(chosen, colors)
         found: dict[str, Feature] = {}
-        areas = self._areas({value: name for value, name in chosen.items() if kinds[name] != "building"})
+        areas = self._kept(lambda: self._areas({v: name for v, name in chosen.items() if kinds[name] != "building"}))
         for value, name in chosen.items():
-            layers = layer_names(name, kinds[name], raw=False)
+            layers, color = layer_names(name, kinds[name], raw=False), colors[name]
             if kinds[name] == "building":
-                found[layers[0]] = Feature(self._buildings(value, name), layer_style("buildings", colors[name]))
+                frames = self._kept(lambda: {layers[0]: self._buildings(value, name)})  # noqa: B023 -- called at once
+                found[layers[0]] = Feature(frames[layers[0]], layer_style("buildings", color))
                 continue
             surfaces = "road_surfaces" if kinds[name] == "road" else "areas"
-            found[layers[0]] = Feature(areas[value], layer_style(surfaces, colors[name]))
+            found[layers[0]] = Feature(areas[name], layer_style(surfaces, color))
             if kinds[name] == "road":
-                network = find_streets(self.planes, value, self.metric, self.options.rules)
-                style = layer_style("roads", colors[name], width=f"width_{self.metric.unit}")
-                found[layers[1]] = Feature(self._lines(network, value, name), style)
-                found[layers[2]] = Feature(self._nodes(network, value, name), layer_style("road_nodes", colors[name]))
+                frames = self._kept(lambda: self._streets(layers, value, name))  # noqa: B023
+                style = layer_style("roads", color, width=f"width_{self.metric.unit}")
+                found[layers[1]] = Feature(frames[layers[1]], style)
+                found[layers[2]] = Feature(frames[layers[2]], layer_style("road_nodes", color))
         return found
+
+    def _kept(self, make: Callable[[], Frames]) -> Frames:
+        return self.journal.frames(make, self._crs)
+
+    def _streets(self, layers: Sequence[str], value: int, name: str) -> Frames:
+        """Lines and nodes of a network, by the second and third of a class's layers."""
+        network = find_streets(self.planes, value, self.metric, self.options.rules, run=self.journal.map)
+        return {layers[1]: self._lines(network, value, name), layers[2]: self._nodes(network, value, name)}
 
     def _raw(self, chosen: Mapping[int, str], colors: Mapping[str, str]) -> dict[str, Feature]:
         patches = trace(self.planes, list(chosen), subpixel=False)
@@ -83,14 +101,14 @@ class Outliner:
         }
 
     def _buildings(self, value: int, name: str) -> geopandas.GeoDataFrame:
-        options, gsd = self.options, self.metric.gsd
+        options, gsd, store = self.options, self.metric.gsd, Store(self.folder)
         metres = self.metric.unit == "m"
         # Far smaller than what is left out below.
         pixels = max(1, int(0.5 * options.least_m2 / gsd**2)) if metres else 1
         if options.split_touching:
-            patches = trace_apart(self.planes, value, gsd=gsd, min_pixels=pixels)
+            patches = trace_apart_into(store, self.planes, value, gsd=gsd, min_pixels=pixels)
         else:
-            patches = trace(self.planes, [value], subpixel=True, min_pixels=pixels)
+            patches = trace_into(store, self.planes, [value], subpixel=True, min_pixels=pixels)
         fit = fit_walls(patches, self.metric, angles=options.angles, min_hole_m2=options.least_hole_m2 if metres else 0)
         method = np.array(METHODS)[fit.method]
         angle = np.where(np.isin(method, ("walls", "rectangle")), fit.angle.round(1), np.nan)
@@ -99,8 +117,8 @@ class Outliner:
         frame = self._polygons(shapes, patches, method, {"angle_deg": angle})
         return _of_class(frame, value, name)
 
-    def _areas(self, chosen: Mapping[int, str]) -> dict[int, geopandas.GeoDataFrame]:
-        """Polygons of classes that share their borders, by pixel value."""
+    def _areas(self, chosen: Mapping[int, str]) -> Frames:
+        """Polygons of classes that share their borders, by name."""
         if not chosen:
             return {}
         planes, small = self.planes, Cleaning()
@@ -110,17 +128,17 @@ class Outliner:
                 fill_pixels=pixels_below(self.options.least_hole_m2, self.metric),
             )
             planes = clean(planes, list(chosen), small)
-        patches = trace(planes, list(chosen), subpixel=False, junctions=True)
+        patches = trace_into(Store(self.folder), planes, list(chosen), subpixel=False, junctions=True)
         fit = fit_areas(patches, self.metric, tolerance_m=self.options.border_m)
         # By pixels, as above: simplified, some are smaller now, and left out they would gape.
         kept = patches.pixels >= small.min_pixels
         frame = self._polygons(fit.polygons, patches, fit.method, {}, kept=kept)
-        return {value: _of_class(frame, value, name) for value, name in chosen.items()}
+        return {name: _of_class(frame, value, name) for value, name in chosen.items()}
 
     def _polygons(
         self,
         shapes: np.ndarray,
-        patches: Patches,
+        patches: AnyPatches,
         method: np.ndarray,
         more: Mapping[str, np.ndarray],
         pixels: np.ndarray | None = None,
@@ -149,10 +167,19 @@ class Outliner:
         frame = geopandas.GeoDataFrame(fields, geometry=placed, crs=self._crs)
         if kept is None and metres:
             kept = area >= self.options.least_m2
-        return frame if kept is None else frame[kept]
+        frame = frame if kept is None else frame[kept]
+        edge = np.full(len(frame), np.nan)
+        for value in np.unique(frame["class"]):
+            here = (frame["class"] == value).to_numpy()
+            edge[here] = weakest_stretches(frame.geometry.to_numpy()[here], self.planes, int(value), self.metric)
+        frame.insert(frame.columns.get_loc("prob_min10") + 1, "prob_edge", edge.round(4))
+        return frame
 
     def _lines(self, network: Network, value: int, name: str) -> geopandas.GeoDataFrame:
         unit = self.metric.unit
+        placed = shapely.transform(network.lines, self.metric.to_crs)
+        # Half a width at either end is passed over: there the surface ends, or that of another street begins.
+        edge = weakest_stretches(placed, self.planes, value, self.metric, clear_m=network.width_m / 2)
         fields = {
             "id": np.arange(1, len(network.lines) + 1),
             "class": np.full(len(network.lines), value, np.int32),
@@ -164,11 +191,14 @@ class Outliner:
             "from_node": network.from_node + 1,
             "to_node": network.to_node + 1,
             "bridged": network.bridged,
-            **self._probabilities(network.prob, network.prob_min10),
+            # Of classes alone, streets are found as if these were certain.
+            **self._probabilities(
+                *(np.where(np.isnan(edge), np.nan, each) for each in (network.prob, network.prob_min10))
+            ),
+            "prob_edge": edge.round(4),
             "method": "streets",
             "source": self.planes.source,
         }
-        placed = shapely.transform(network.lines, self.metric.to_crs)
         return geopandas.GeoDataFrame(fields, geometry=placed, crs=self._crs)
 
     def _nodes(self, network: Network, value: int, name: str) -> geopandas.GeoDataFrame:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from geoseg.errors import UsageError, nearest
+from geoseg.errors import UsageError, listed, nearest
 
 KINDS = ("building", "road", "area")
 """Walls; streets, as surfaces and centrelines; anything else, whose neighbours share their edges."""
@@ -29,7 +29,7 @@ def kinds_of(names: Sequence[str], given: Mapping[str, str] | None = None) -> di
     for name, kind in (given or {}).items():
         if name not in names:
             raise UsageError(
-                f"--kinds: class {name!r} is not outlined.{nearest(name, names)} Expected some of {', '.join(names)}."
+                f"--kinds: class {name!r} is not outlined.{nearest(name, names)} Expected some of {listed(names)}."
             )
         if kind not in KINDS:
             raise UsageError(

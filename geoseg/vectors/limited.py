@@ -1,45 +1,21 @@
 """Planes of an area of interest: what lies outside has no data."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from geoseg.grid import Grid
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 from geoseg.targets import LabelledArea
-from geoseg.vectors.planes import Planes
+from geoseg.vectors.planes import PlanesOver
 from geoseg.windows import Window
 
 
 @dataclass(frozen=True, eq=False)
-class LimitedPlanes:
+class LimitedPlanes(PlanesOver):
     """Other planes, cut to an area by the pixels' centres."""
 
-    planes: Planes
-    """What is cut."""
     area: LabelledArea
     """What is left."""
-
-    @property
-    def grid(self) -> Grid:
-        """Where the pixels lie."""
-        return self.planes.grid
-
-    @property
-    def classes(self) -> Mapping[int, str]:
-        """All classes by pixel value."""
-        return self.planes.classes
-
-    @property
-    def source(self) -> str:
-        """What made the raster."""
-        return self.planes.source
-
-    @property
-    def step(self) -> int:
-        """Rows that are read in one go."""
-        return self.planes.step
 
     def labels(self, window: Window) -> np.ndarray:
         """(h, w) uint8 class values; 255 without data."""

@@ -8,17 +8,13 @@ import shapely
 from affine import Affine
 from numba import njit
 
-from geoseg.errors import UsageError
-from geoseg.scores import NODATA
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.rings import SCALE
-from geoseg.vectors.runs import FIRST_COL, FIRST_ROW, LAST_ROW, PIXELS, START, STOP, VALUE
-from geoseg.vectors.sweep import Part, Sweep
-from geoseg.windows import Window
+from geoseg.vectors.sweep import Part
+from geoseg.vectors.tracing import MAX_PATCHES, counted, in_order, swept
 
-MAX_PATCHES = 5_000_000
-"""More patches than this are noise, and would fill the memory."""
-_STRIP = 8 << 20  # bytes of labels and probabilities read in one go, unless the planes come in higher strips
+COLUMNS = ("value", "pixels", "first", "box", "prob", "prob_min10")
+"""What is counted of each patch."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +30,7 @@ class Patches:
     points: np.ndarray
     """(vertices, 2) int32 column and row in 1/1024 pixel."""
     marked: np.ndarray
-    """(vertices,) bool: where three labels meet; of sub-pixel rings only those traced with `junctions`."""
+    """(vertices,) bool: where not two borders of patches meet, but three or four; with `junctions` all of these."""
     ring_offsets: np.ndarray
     """(rings + 1,) int64 first vertex of each ring."""
     patch_offsets: np.ndarray
@@ -97,12 +93,22 @@ class Patches:
 
     def batches(self, vertices: int = 1 << 20) -> Iterator["Patches"]:
         """All of them in parts of about so many vertices, at least one patch each."""
-        ends = self.ring_offsets[self.patch_offsets]
-        start = 0
-        while start < len(self):
-            stop = max(start + 1, int(np.searchsorted(ends, ends[start] + vertices, "right")) - 1)
-            yield self.slice(start, stop)
-            start = stop
+        return (self.slice(start, stop) for start, stop in self.spans(vertices))
+
+    def spans(self, vertices: int) -> Iterator[tuple[int, int]]:
+        """The first patch of each such part, and one past its last."""
+        return spans(self.ring_offsets[self.patch_offsets], vertices)
+
+    @property
+    def places(self) -> np.ndarray:
+        """(rings,) int64 place of the first vertex of each ring, as `vertices` takes it."""
+        return self.ring_offsets[:-1]
+
+    def vertices(self, places: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 2) int32 points and (n,) bool marks of so many vertices from each of some places on."""
+        ends = np.cumsum(counts)
+        index = np.arange(ends[-1] if len(ends) else 0) + np.repeat(places - (ends - counts), counts)
+        return self.points[index], self.marked[index]
 
     def polygons(self, transform: Affine | None = None) -> np.ndarray:
         """(patches,) shapely polygons in pixel coordinates, or in those of a transform."""
@@ -115,7 +121,16 @@ class Patches:
         return found
 
     def _counted(self) -> tuple[np.ndarray, ...]:
-        return self.value, self.pixels, self.first, self.box, self.prob, self.prob_min10
+        return tuple(getattr(self, name) for name in COLUMNS)
+
+
+def spans(ends: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
+    """Parts of about a size, of things of which `ends` are the sizes summed up: the first, and one past the last."""
+    start = 0
+    while start < len(ends) - 1:
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + size, "right")) - 1)
+        yield start, stop
+        start = stop
 
 
 def trace(
@@ -150,86 +165,32 @@ def trace(
     Raises:
         UsageError: If there are more patches than `max_patches`, or `values` are not of 0..255 or all of these.
     """
-    chosen = np.zeros(256, np.bool_)
-    if any(not 0 <= value <= 255 for value in values) or len(set(values)) == 256:
-        raise UsageError(f"class values {sorted(values)} do not fit a class raster. Expected at most 255 of 0..255.")
-    chosen[list(values)] = True
-    read = planes.classes if subpixel else values
-    pixel = Window(row=0, col=0, height=1, width=1)
-    known = [value for value in read if planes.probability(pixel, value) is not None]
-    plane = np.full(256, -1, np.int64)
-    plane[known] = np.arange(len(known))
-    outside = NODATA if not chosen[NODATA] else int(np.flatnonzero(~chosen)[-1])
-    plane[outside] = -1  # what is there has no probability
-    sweep = Sweep(
-        planes.grid.width,
-        chosen,
-        plane,
+    found = swept(
+        planes,
+        values,
+        lambda points, marks: (points.copy(), marks.copy()),
         subpixel=subpixel,
         junctions=junctions,
-        known=bool(known),
         min_pixels=min_pixels,
+        strip_rows=strip_rows,
         max_patches=max_patches,
     )
-    for labels, probabilities, row in _strips(planes, outside, known, strip_rows):
-        sweep.take(labels, probabilities, row)
-    return _ordered(*sweep.finish(planes.grid.height))
-
-
-def _strips(
-    planes: Planes, outside: int, known: list[int], rows: int | None
-) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Labels with the row above and a margin, probabilities likewise, and the strip's row; a row below the last."""
-    height, width = planes.grid.shape
-    fit = _STRIP // (width * (1 + len(known))) // planes.step * planes.step
-    rows = min(rows or max(fit, planes.step), height)
-    labels = np.full((1 + rows, (width + 8) // 8 * 8), outside, np.uint8)
-    probabilities = np.zeros((len(known), 1 + rows, width) if known else (1, 1, 0), np.uint8)
-    for row in range(0, height, rows):
-        window = Window(row=row, col=0, height=min(rows, height - row), width=width)
-        there = slice(1, 1 + window.height)
-        labels[there, :width] = planes.labels(window)
-        for index, value in enumerate(known):
-            found = planes.probability(window, value)
-            if found is not None:
-                probabilities[index, there] = found
-        yield labels[: 1 + window.height], probabilities, row
-        labels[0] = labels[window.height]
-        if known:
-            probabilities[:, 0] = probabilities[:, window.height]
-    labels[1] = outside
-    yield labels[:2], probabilities, height
+    return _ordered(*found)
 
 
 def _ordered(parts: list[Part], runs: np.ndarray, chances: np.ndarray) -> Patches:
-    """Patches of the rings of a sweep: in the order of the patches, outlines before holes. Empties `parts`."""
-    rings = np.concatenate([np.empty((0, 3), np.int32), *(found for _, _, found in parts)])
-    corners = [points[np.cumsum(found[:, 0]) - found[:, 0]] for points, _, found in parts]
-    x, y = np.concatenate([np.empty((0, 2), np.int32), *corners]).T
-    order = np.lexsort((x, y, rings[:, 2], rings[:, 1]))
-    order = order[np.searchsorted(rings[order, 1], 0) :]  # holes of patches left out come first, with label -1
-    ring_offsets = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(rings[order, 0], out=ring_offsets[1:])
+    """Patches of the rings of a sweep. Empties `parts`."""
+    rings, order, patch_offsets = in_order(parts, len(runs))
+    ring_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(rings[order, 0], dtype=np.int64)])
     place = np.full(len(rings), -1, np.int64)
     place[order] = ring_offsets[:-1]
     points, marked = np.empty((ring_offsets[-1], 2), np.int32), np.empty(ring_offsets[-1], np.bool_)
     done = len(rings)
     while parts:
-        part_points, part_marks, found = parts.pop()
+        (part_points, part_marks), found, _ = parts.pop()
         done -= len(found)
         _put(part_points, part_marks, found, place[done : done + len(found)], points, marked)
-    return Patches(
-        points,
-        marked,
-        ring_offsets,
-        np.searchsorted(rings[order, 1], np.arange(len(runs) + 1)),
-        runs[:, VALUE].astype(np.int32),
-        runs[:, PIXELS].copy(),
-        runs[:, [FIRST_ROW, FIRST_COL]].astype(np.int32),
-        np.column_stack([runs[:, START], runs[:, FIRST_ROW], runs[:, STOP], runs[:, LAST_ROW] + 1]).astype(np.int32),
-        chances[:, 0].copy(),
-        chances[:, 1].copy(),
-    )
+    return Patches(points, marked, ring_offsets, patch_offsets, *counted(runs, chances))
 
 
 @njit(cache=True, nogil=True)

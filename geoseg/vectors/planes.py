@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 
 from geoseg.errors import SceneError, UsageError
 from geoseg.grid import Grid
-from geoseg.scores import NODATA, PROBABILITY_SCALE
+from geoseg.pixels import NODATA, PROBABILITY_SCALE
 from geoseg.vectors.classes import open_class_raster, open_probabilities
 from geoseg.windows import Window
 
@@ -61,6 +61,46 @@ def margin_of(probabilities: np.ndarray, index: int) -> np.ndarray:
     found = (own - best).astype(np.float32) / PROBABILITY_SCALE
     found[probabilities[index] == NODATA] = np.nan
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class PlanesOver:
+    """Other planes, but for what a class derived from this one says."""
+
+    planes: Planes
+    """The others."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels lie."""
+        return self.planes.grid
+
+    @property
+    def classes(self) -> Mapping[int, str]:
+        """All classes by pixel value."""
+        return self.planes.classes
+
+    @property
+    def source(self) -> str:
+        """What made the raster."""
+        return self.planes.source
+
+    @property
+    def step(self) -> int:
+        """Rows that are read in one go."""
+        return self.planes.step
+
+    def labels(self, window: Window) -> np.ndarray:
+        """(h, w) uint8 class values; 255 without data."""
+        return self.planes.labels(window)
+
+    def probability(self, window: Window, value: int) -> np.ndarray | None:
+        """(h, w) uint8 probability of a class times 254; None where it is not known."""
+        return self.planes.probability(window, value)
+
+    def margin(self, window: Window, value: int) -> np.ndarray | None:
+        """(h, w) float32 margin over the best other class; None where probabilities are not known."""
+        return self.planes.margin(window, value)
 
 
 @dataclass(frozen=True, eq=False)

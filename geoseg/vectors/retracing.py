@@ -8,7 +8,7 @@ from affine import Affine
 from scipy import ndimage
 
 from geoseg.grid import Grid
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 from geoseg.vectors.patches import Patches, trace
 from geoseg.vectors.planes import ArrayPlanes, Planes
 from geoseg.vectors.rings import SCALE

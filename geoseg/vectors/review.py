@@ -10,7 +10,7 @@ import pandas as pd
 import shapely
 from pyproj import CRS
 
-from geoseg.scores import NODATA, PROBABILITY_SCALE
+from geoseg.pixels import NODATA, PROBABILITY_SCALE
 from geoseg.targets import LabelledArea
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import Planes
@@ -26,7 +26,7 @@ _VALID = 0.5
 """Share of a whole cell that has data, at least."""
 _COVERED = 0.5
 """Share of a cell from which on listed features cover it: it would be judged twice."""
-_FIELDS = ("id", "kind", "layer", "feature_id", "class", "name", "prob", "prob_min10", "verdict")
+_FIELDS = ("id", "kind", "layer", "feature_id", "class", "name", "prob", "prob_min10", "prob_edge", "verdict")
 
 
 def least_certain(
@@ -39,7 +39,9 @@ def least_certain(
     """The features with the lowest `prob_min10`, then the cells with the lowest mean probability of what they show.
 
     Cells are squares of the pixel lattice, 25 m wide or nearly, with data on half of a whole one or more, and less than
-    half covered by the features listed. Their layer and name are empty, their feature_id is 0 and their class 255.
+    half covered by the features listed. Their layer and name are empty, their feature_id is 0, their class is 255, and
+    their `prob_edge` NaN. It does not order features: it finds outlines that run astray, which no verdict mends, and
+    says little of what is no building at all.
 
     Args:
         layers: Polygons by layer, with the fields of VECTORS.
@@ -101,7 +103,7 @@ def _cells(
         lambda xy: np.column_stack(planes.grid.transform @ (xy[:, 0], xy[:, 1])),
     )
     about = {"prob": [row[1] for row in rows], "prob_min10": [row[2] for row in rows]}
-    blank = {"kind": "cell", "layer": "", "name": "", "feature_id": 0, "class": NODATA}
+    blank = {"kind": "cell", "layer": "", "name": "", "feature_id": 0, "class": NODATA, "prob_edge": np.nan}
     return geopandas.GeoDataFrame({**about, **blank}, geometry=shapes, crs=listed.crs)
 
 

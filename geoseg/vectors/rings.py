@@ -14,7 +14,7 @@ references to those in a tuple at every call.
     `AFTER`: the next vertex; of a free row the next free one;
     `MATE`: at both ends of an open chain the other end;
     `TWIN`: where a label meets itself across a corner the vertex of the other pixel, else -1;
-    `MARK`: 1 where three labels meet.
+    `MARK`: 1 where more than two borders of chosen labels meet.
 `closed` is (m, 2) int32: a vertex and the run label of every ring that is closed.
 `state` is (4,) int64: `FREE`, the first free row or -1; `FREED`, how many there are; `USED`, rows ever used; `CLOSED`,
 how many rings are closed.
@@ -137,19 +137,21 @@ def meet(nodes, closed, state, corner, chosen, row, col, subpixel, junctions, le
         row: Of the corner.
         col: Of the corner.
         subpixel: A vertex for each crack, else one for each turn.
-        junctions: A marked vertex also where a chain goes straight past the meeting of two others.
+        junctions: A vertex also where a chain goes straight past the meeting of two others.
         left: Run label of the pixel above to the left.
         right: Run label of the pixel above to the right.
     """
     x, y = col * SCALE, row * SCALE
-    edges, mark, own = 0, np.int64(0), False
+    edges, borders, own = 0, 0, False
     for edge in range(4):
-        edges += corner[LABEL, edge] != corner[LABEL, (edge + 3) & 3]
+        label, before = corner[LABEL, edge], corner[LABEL, (edge + 3) & 3]
+        edges += label != before
+        borders += label != before and (chosen[label] or chosen[before])
         corner[OWN, edge] = -1
+    mark = np.int64(borders > 2)
     if edges > 2:
         one, other = corner[LABEL, TOP] == corner[LABEL, BOTTOM], corner[LABEL, RIGHT] == corner[LABEL, LEFT]
-        mark = np.int64(not (one and other))
-        own = junctions and mark == 1 and not (subpixel and (one or other))
+        own = junctions and not (one and other) and not (subpixel and (one or other))
         if subpixel and own:
             x, y = _middle(corner, edges)
     for out in range(4):

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 
 _UNSEEN, _LARGE, _SMALL, _CUT, _DONE = range(5)  # of a pixel: what is known of its patch; cut: small as far as seen
 

@@ -8,7 +8,7 @@ from threading import Lock
 import numpy as np
 
 from geoseg.grid import Grid
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 from geoseg.spool import Spool
 from geoseg.vectors.planes import margin_of
 from geoseg.windows import Plan, Window

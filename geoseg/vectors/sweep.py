@@ -4,6 +4,9 @@ A strip may be as low as a row: rings and patches come out the same. Room is mad
 run labels that are no longer needed are forgotten, and only then the arrays grow.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from geoseg.errors import UsageError
@@ -13,8 +16,8 @@ from geoseg.vectors.runs import LABELS, STACK, VACANT, compact, settle
 
 _FIRST = 1 << 16  # vertices and labels there is room for at first
 
-Part = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Vertices, marks and rings, as `harvest` gives them."""
+Part = tuple[Any, np.ndarray, np.ndarray]
+"""What keeping vertices and marks gave; the rings, as `harvest` gives them; and the first vertex of each."""
 
 
 class Sweep:
@@ -31,6 +34,7 @@ class Sweep:
         known: bool,
         min_pixels: int,
         max_patches: int,
+        keep: Callable[[np.ndarray, np.ndarray], Any],
     ) -> None:
         """Begin above the first row.
 
@@ -43,7 +47,9 @@ class Sweep:
             known: Whether there will be probabilities.
             min_pixels: Smaller patches are left out.
             max_patches: More patches than this are an error.
+            keep: Told the vertices and marks of closed rings, in arrays that are not theirs to keep.
         """
+        self._keep = keep
         self._chosen, self._plane = chosen, plane
         self._min_pixels, self._max_patches = min_pixels, max_patches
         self._how = np.array([subpixel, junctions, 0, 1])
@@ -96,8 +102,8 @@ class Sweep:
         """After a last strip of one row outside the raster.
 
         Returns:
-            Vertices, marks and rings as `harvest` gives them, in parts, whose labels are rows of the next; `runs` and
-            `chances` of the patches in the order of their first pixels. Rings of patches left out have the label -1.
+            The rings in parts, whose labels are rows of the next; `runs` and `chances` of the patches in the order of
+            their first pixels. Rings of patches left out have the label -1.
 
         Raises:
             UsageError: If there are too many patches.
@@ -121,15 +127,16 @@ class Sweep:
                 self._chances = _longer(self._chances, len(self._runs))
 
     def _harvest(self) -> None:
-        part = harvest(self._nodes, self._closed, self._state, self._runs, self._min_pixels)
-        if len(part[2]):
-            self._found.append((part[0].copy(), part[1].copy(), part[2].copy()))  # without the room they lie in
+        points, marks, rings = harvest(self._nodes, self._closed, self._state, self._runs, self._min_pixels)
+        if len(rings):
+            corners = points[np.cumsum(rings[:, 0]) - rings[:, 0]]
+            self._found.append((self._keep(points, marks), rings.copy(), corners))  # without the room they lie in
 
     def _compact(self, row: int) -> None:
         settle(self._runs, self._chances, self._histograms, self._given, row)
         renamed = compact(self._runs, self._chances, self._histograms, self._given, row, self._min_pixels)
         renamed = np.append(renamed, np.int32(-1))  # for -1, and for what is carried from runs of other labels
-        for _, _, rings in self._found:
+        for _, rings, _ in self._found:
             rings[:, 1] = renamed[rings[:, 1]]
         self._carried[2] = renamed[np.clip(self._carried[2], -1, len(renamed) - 1)]
         if self._given[LABELS] > self._max_patches:

@@ -1,5 +1,6 @@
 """Touching buildings told apart: patches are split where the probability dips between two places that are sure."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,33 +10,40 @@ import numpy as np
 from skimage.segmentation import watershed
 
 from geoseg.errors import UsageError
-from geoseg.grid import Grid
-from geoseg.scores import NODATA, PROBABILITY_SCALE
+from geoseg.pixels import NODATA, PROBABILITY_SCALE
 from geoseg.vectors.cores import count_cores, find_cores
+from geoseg.vectors.cuts import mended
 from geoseg.vectors.patches import Patches, trace
-from geoseg.vectors.planes import Planes
+from geoseg.vectors.planes import Planes, PlanesOver
 from geoseg.vectors.retracing import join, retrace
+from geoseg.vectors.store import Store
+from geoseg.vectors.stored import AnyPatches, StoredPatches, stored, trace_into
 from geoseg.vectors.threads import in_threads
 from geoseg.windows import Window
 
+log = logging.getLogger(__name__)
+
 SURE = 0.92
 """Probability from which on pixels are the core of a building."""
-LEAST_CORE_M2 = 5.0
+LEAST_CORE_M2 = 2.0
 """A smaller core is a bright spot."""
+LEAST_PIECE_M2 = 10.0
+"""A smaller piece is none."""
 _COLORS = 8
 """Values borrowed for pieces, so that neighbouring ones differ."""
 _BAND = 1024  # rows of patches that are looked at in one go; a larger patch is read by itself
+_BANDS = 8  # bands of which the pieces are held in memory at the same time
+_LARGEST = 1 << 25
+"""Pixels of a box: what is larger stays whole, for no building is, and it would fill the memory."""
 
 _Pieces = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 """A split patch: which one, rows and columns of its pixels of another value than the class, and their values."""
 
 
 @dataclass(frozen=True, eq=False)
-class SplitPlanes:
+class SplitPlanes(PlanesOver):
     """Planes in which pieces of split patches have values of their own: `values[0]` is the class itself."""
 
-    planes: Planes
-    """What was split."""
     values: tuple[int, ...]
     """All values of the class."""
     rows: np.ndarray
@@ -47,26 +55,11 @@ class SplitPlanes:
     cut: np.ndarray
     """(k,) int64 ascending: the patches that were split."""
 
-    @property
-    def grid(self) -> Grid:
-        """Where the pixels lie."""
-        return self.planes.grid
-
     @cached_property
     def classes(self) -> Mapping[int, str]:
         """All classes by pixel value, the borrowed values too."""
         known = dict(self.planes.classes)
         return known | dict.fromkeys(self.values, known[self.values[0]])
-
-    @property
-    def source(self) -> str:
-        """What made the raster."""
-        return self.planes.source
-
-    @property
-    def step(self) -> int:
-        """Rows that are read in one go."""
-        return self.planes.step
 
     def labels(self, window: Window) -> np.ndarray:
         """(h, w) uint8 class values; 255 without data."""
@@ -111,7 +104,26 @@ def trace_apart(planes: Planes, value: int, *, gsd: float, sure: float = SURE, m
     return join([whole.select(kept), *pieces])
 
 
-def split_touching(planes: Planes, value: int, patches: Patches, *, gsd: float, sure: float = SURE) -> SplitPlanes:
+def trace_apart_into(
+    store: Store, planes: Planes, value: int, *, gsd: float, sure: float = SURE, min_pixels: int = 1
+) -> StoredPatches:
+    """What `trace_apart` finds, its vertices put into a store. Arguments are alike."""
+    whole = trace_into(store, planes, [value], subpixel=True, min_pixels=min_pixels)
+    kept, parts = np.ones(len(whole), np.bool_), []
+    bands = list(_bands(whole.box))
+    for group in (bands[k : k + _BANDS] for k in range(0, len(bands), _BANDS)):
+        start, stop = group[0][0], group[-1][1]
+        split = split_touching(planes, value, whole.part(start, stop), gsd=gsd, sure=sure)
+        if not len(split.cut):
+            continue
+        cut = split.cut + start
+        kept[cut] = False
+        pieces = [retrace(split, split.values, whole.box[k], whole.first[k], min_pixels) for k in cut]
+        parts.append(stored(store, join(pieces)))
+    return StoredPatches.join(store, [whole.select(kept), *parts]) if parts else whole
+
+
+def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: float, sure: float = SURE) -> SplitPlanes:
     """Split patches with two cores or more between them.
 
     A core is a connected area of pixels of the class that are, with all their neighbours, at least as probable as
@@ -133,17 +145,21 @@ def split_touching(planes: Planes, value: int, patches: Patches, *, gsd: float, 
     if not spare:
         raise UsageError("class raster uses all 255 values. Expected some unused ones. Give --no-split-touching.")
     values, lock = (value, *spare), Lock()
-    least, level = max(round(LEAST_CORE_M2 / gsd**2), 4), int(np.ceil(sure * PROBABILITY_SCALE))
+    level = int(np.ceil(sure * PROBABILITY_SCALE))
+    least = max(round(LEAST_CORE_M2 / gsd**2), 4), round(LEAST_PIECE_M2 / gsd**2)
 
     def look(first: int, stop: int) -> list[_Pieces]:
-        part = patches.slice(first, stop)
-        window = _around(part.box)
+        box, inside = patches.box[first:stop], patches.first[first:stop]
+        window = _around(box)
+        if stop == first + 1 and window.area > _LARGEST:
+            log.warning("a patch of %d x %d pixels stays whole: no building is so large", window.width, window.height)
+            return []
         with lock:  # not all planes can be read by several threads
             probability = planes.probability(window, value)
             labels = planes.labels(window)
         if probability is None:
             return []
-        cut = _cut(labels, probability, window, part, values, level, least)
+        cut = _cut(labels, probability, window, box, inside, values, level, least)
         return [(first + k, rows, cols, changed) for k, rows, cols, changed in cut]
 
     found = [pieces for band in in_threads(lambda band: look(*band), _bands(patches.box)) for pieces in band]
@@ -187,21 +203,27 @@ def _cut(
     labels: np.ndarray,
     probability: np.ndarray,
     window: Window,
-    patches: Patches,
+    box: np.ndarray,
+    first: np.ndarray,
     values: tuple[int, ...],
     level: int,
-    least: int,
+    least: tuple[int, int],
 ) -> Iterator[_Pieces]:
-    """Those of the patches in a window that have two cores or more."""
+    """Those of the patches in a window, by boxes and first pixels, that have two cores or more and a wall between.
+
+    `least` are the pixels of a core, and of a piece.
+    """
     corner = np.array([window.col, window.row])
-    box, first = patches.box - np.tile(corner, 2), patches.first - corner[::-1]
-    for k in np.flatnonzero(count_cores(labels, probability, values[0], box, first, level, least) > 1):
+    box, first = box - np.tile(corner, 2), first - corner[::-1]
+    for k in np.flatnonzero(count_cores(labels, probability, values[0], box, first, level, least[0]) > 1):
         left, top, right, bottom = box[k]
         here = (slice(top, bottom), slice(left, right))
         row, col = first[k] - (top, left)
-        pieces, cores = find_cores(labels[here] == values[0], probability[here], row, col, level, least)
-        pieces = _grown(pieces, probability[here])
-        colors = np.array(values, np.uint8)[_colored(pieces, cores, len(values))]
+        pieces, _ = find_cores(labels[here] == values[0], probability[here], row, col, level, least[0])
+        pieces = mended(_grown(pieces, probability[here]), probability[here], least=least[1])
+        if pieces.max() < 2:
+            continue
+        colors = np.array(values, np.uint8)[_colored(pieces, int(pieces.max()), len(values))]
         rows, cols = np.nonzero(pieces > 0)
         changed = colors[pieces[rows, cols]]
         other = changed != values[0]

@@ -1,21 +1,25 @@
 """From a class raster to vector layers: the whole way, all files or none."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from geoseg.errors import SceneError, UsageError, nearest
+from geoseg import __version__
+from geoseg.errors import SceneError, UsageError, listed, nearest
 from geoseg.grid import Grid
 from geoseg.outputs import Outputs
+from geoseg.pixels import NODATA
 from geoseg.scene import Scene
-from geoseg.scores import NODATA
-from geoseg.targets import LabelledArea, labelled_area
+from geoseg.targets import LabelledArea, is_vector_file, labelled_area
 from geoseg.targets.files import REVIEW
 from geoseg.vectors.classes import read_classes
+from geoseg.vectors.compiled import tell_of_compiling
 from geoseg.vectors.features import Feature, Outliner, layer_names
 from geoseg.vectors.formats import VectorFiles, vector_files, write_vectors
+from geoseg.vectors.journal import Journal
 from geoseg.vectors.kinds import kinds_of
 from geoseg.vectors.limited import LimitedPlanes
 from geoseg.vectors.metric import Metric
@@ -23,6 +27,7 @@ from geoseg.vectors.options import OutlineOptions
 from geoseg.vectors.planes import Planes, RasterPlanes
 from geoseg.vectors.review import least_certain
 from geoseg.vectors.review_style import review_style
+from geoseg.vectors.rows import trace_rows
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +62,14 @@ def vectorize_raster(
     classes: Sequence[str] | None = None,
     options: OutlineOptions = DEFAULTS,
     review: int | None = None,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> Vectors:
     """Outline the classes of a class raster, of geoseg or of another program.
 
     Buildings get straight walls; roads surfaces and centrelines that form a network; other classes share their borders.
-    Memory is that of the outlines and of some rows.
+    Memory is that of the finished shapes and of some rows; the outlines of pixels lie in a file meanwhile. What is
+    finished of the layers is kept in the folder `<output>.partial` until the output is complete.
 
     Args:
         raster: GeoTIFF of one uint8 band.
@@ -71,9 +78,12 @@ def vectorize_raster(
         classes: Names of the classes to outline; by default all but value 0.
         options: How.
         review: A further layer `review` of so many features, and so many cells, that the run is least certain of.
+        resume: Go on with the interrupted run beside the output, if there is one.
         overwrite: Replace outputs that exist, when the new ones are complete.
 
     Raises:
+        OutputExistsError: If there is an interrupted run, and neither `resume` nor `overwrite` is given.
+        ResumeError: If the interrupted run was of another raster, or of other options.
         UsageError: If a class or kind is not there, an output exists, the ending is unknown, `min_area_m2` or
             `min_hole_m2` is given where nothing tells the size of a pixel, or a review is asked for without
             probabilities, or in another format than GeoPackage.
@@ -91,16 +101,25 @@ def vectorize_raster(
         run.check(planes.grid)
         layers = run.layers
         if review is not None:
-            _check_review(review, probabilities, output, layers)
+            if probabilities is None:
+                raise UsageError(
+                    f"review={review} without probabilities: nothing says what is uncertain. Expected them of the same "
+                    "run. Give --probabilities FILE, as geoseg predict --probabilities writes it."
+                )
+            check_review(review, output, layers)
             layers.append(REVIEW)
         files = vector_files(output, layers, crs=planes.grid.crs)
         read = [path for path in (raster, probabilities, options.aoi) if path]
-        with Outputs(files.paths, inputs=read, overwrite=overwrite) as outputs:
-            found = run.outline(planes)
+        # The journal's lock keeps a second run of that name out.
+        outputs = Outputs(files.paths, inputs=read, overwrite=overwrite, run=str(output.absolute()))
+        journal = Journal.beside(output, _fingerprint(raster, probabilities, run), resume=resume, overwrite=overwrite)
+        with journal.kept(), outputs:
+            found = run.outline(planes, output.parent, journal)
             if review is not None:
                 found[REVIEW] = run.review(found, planes, review)
             features = write_features(files, found, outputs)
             outputs.commit()
+            journal.remove()
     return Vectors(tuple(dict.fromkeys(files.layers.values())), features)
 
 
@@ -154,11 +173,18 @@ class Outlining:
         if self.options.aoi:
             labelled_area(self.options.aoi, grid)
 
-    def outline(self, planes: Planes) -> dict[str, Feature]:
-        """All layers by name."""
+    def outline(self, planes: Planes, folder: Path | None = None, journal: Journal | None = None) -> dict[str, Feature]:
+        """All layers by name.
+
+        Args:
+            planes: What to outline.
+            folder: Where what memory need not hold goes; by default that of temporary files.
+            journal: Of what is finished already.
+        """
+        tell_of_compiling(trace_rows)
         if area := self._area(planes.grid):
             planes = LimitedPlanes(planes, area)
-        outliner = Outliner(planes, Metric(planes.grid, self.options.gsd), self.options)
+        outliner = Outliner(planes, Metric(planes.grid, self.options.gsd), self.options, folder, journal or Journal())
         return outliner.outline(self.chosen, self.kinds, self.colors)
 
     def review(self, features: Mapping[str, Feature], planes: Planes, count: int) -> Feature:
@@ -181,14 +207,14 @@ def write_features(files: VectorFiles, features: Mapping[str, Feature], outputs:
     return write_vectors(files, {layer: feature.frame for layer, feature in features.items()}, outputs, styles=styles)
 
 
-def _check_review(count: int, probabilities: str | Path | None, output: Path, layers: Sequence[str]) -> None:
+def check_review(count: int, output: Path, layers: Sequence[str]) -> None:
+    """Refuse a layer of the `count` least certain features that cannot stand beside these layers in this file.
+
+    Raises:
+        UsageError: If it is of no features, the file holds a single layer, or one has the name already.
+    """
     if count < 1:
         raise UsageError(f"review={count} is no number of features. Expected 1 or more.")
-    if probabilities is None:
-        raise UsageError(
-            f"review={count} without probabilities: nothing says what is uncertain. Expected them of the same run. "
-            "Give --probabilities FILE, as geoseg predict --probabilities writes it."
-        )
     if output.suffix.lower() != ".gpkg":
         raise UsageError(
             f"{output} cannot hold a review. Expected a GeoPackage, in which it lies beside what it is of. "
@@ -198,8 +224,23 @@ def _check_review(count: int, probabilities: str | Path | None, output: Path, la
         raise UsageError(f"a class is called {REVIEW!r}, as the layer of the review. Expected another name.")
 
 
+def _fingerprint(raster: Path, probabilities: str | Path | None, run: Outlining) -> dict[str, Any]:
+    """What the layers depend on, in the user's words; a run goes on only where all of it is the same."""
+    found: dict[str, Any] = {"geoseg": __version__, "the classes": run.chosen}
+    for name, path in (("the raster", raster), ("--probabilities", probabilities)):
+        if path is not None:
+            with Scene.open(path) as scene:
+                found[name] = scene.fingerprint()
+    for name, value in asdict(run.options).items():
+        found[f"--{name.replace('_', '-')}"] = value
+    aoi = run.options.aoi
+    return found | {"--aoi": aoi and hashlib.sha256(aoi.read_bytes()).hexdigest()}
+
+
 def _classes(raster: Path, options: OutlineOptions) -> dict[int, tuple[str, str]]:
     """The raster's classes by pixel value. What its georeference means for the outcome is said in the log."""
+    if not raster.is_dir() and is_vector_file(raster):
+        raise SceneError(f"{raster} is a file of polygons or lines. Expected a class raster (GeoTIFF).")
     with Scene.open(raster) as scene:
         gsd = options.gsd
         if scene.grid.crs is None and scene.grid.transform.is_identity:
@@ -223,6 +264,6 @@ def _choose(raster: Path, classes: Mapping[int, tuple[str, str]], wanted: Sequen
     for name in wanted:
         if name not in known:
             raise UsageError(
-                f"class={name!r} is not in {raster}.{nearest(name, known)} Expected some of {', '.join(known)}."
+                f"class={name!r} is not in {raster}.{nearest(name, known)} Expected some of {listed(known)}."
             )
     return [value for value, (name, _) in classes.items() if name in wanted]

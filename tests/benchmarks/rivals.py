@@ -87,10 +87,13 @@ def traced(city: City) -> np.ndarray:
     return _large(shapely.transform(patches.polygons(), city.metric.to_metres))
 
 
-def walls(city: City) -> np.ndarray:
+def walls(city: City, *, split: bool = True) -> np.ndarray:
     """geoseg: touching buildings told apart, outlines traced, walls fitted."""
     least = int(0.5 * LEAST_M2 / city.metric.gsd**2)
-    patches = trace_apart(city.planes, BUILDING, gsd=city.metric.gsd, min_pixels=least)
+    if split:
+        patches = trace_apart(city.planes, BUILDING, gsd=city.metric.gsd, min_pixels=least)
+    else:
+        patches = trace(city.planes, [BUILDING], subpixel=True, min_pixels=least)
     return _large(fit_walls(patches, city.metric).shapes)
 
 
@@ -138,6 +141,7 @@ BUILDINGS: dict[str, Callable[[City], np.ndarray]] = {
     "buildingregulariser": regularised,
     "geoseg, traced only": traced,
     "geoseg walls": walls,
+    "geoseg walls, nothing split": lambda city: walls(city, split=False),
     "geoseg walls, labels alone": lambda city: walls(without_probabilities(city)),
 }
 ROADS: dict[str, Callable[[City], Streets]] = {

@@ -119,7 +119,7 @@ def samples(
     images = [_stretched(row, bands) for row in rows]
     if classes:
         panels = [_class_panels(row, image, classes) for row, image in zip(rows, images, strict=True)]
-        unknown = any(bool((row.target == IGNORE).any() or (~row.valid).any()) for row in rows)
+        unknown = any(bool((_told(row) == IGNORE).any() or (~row.valid).any()) for row in rows)
         key: Key = Legend([*_class_entries(classes, unknown), *_error_entries(len(classes))], width)
     else:
         values = Scale.of([plane for row in rows for plane in (row.target, row.predicted)], "viridis")
@@ -166,7 +166,12 @@ def _stretched(row: Shown, bands: Sequence[str]) -> np.ndarray:
 def _class_panels(row: Shown, image: np.ndarray, classes: Mapping[str, str]) -> list[np.ndarray]:
     predicted = np.where(row.valid, row.predicted, IGNORE).astype(np.uint8)
     wrong = picture.mistakes(image, row.target, predicted, row.known, len(classes))
-    return [image, picture.colored(row.target, classes), picture.colored(predicted, classes), wrong]
+    return [image, picture.colored(_told(row), classes), picture.colored(predicted, classes), wrong]
+
+
+def _told(row: Shown) -> np.ndarray:
+    """(H, W) the classes that the labels tell; of a class that they do not, no more is known than which it is not."""
+    return row.target if row.known is None else np.where(np.isin(row.target, row.known), row.target, IGNORE)
 
 
 def _class_entries(classes: Mapping[str, str], unknown: bool) -> list[Entry]:

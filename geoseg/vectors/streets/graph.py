@@ -145,6 +145,15 @@ class Graph:
                     line[which] = xy
             street.xy = line
 
+    def turn(self, number: int, end: int, node: int) -> None:
+        """Let a street begin (end 0) or end (end -1) at another node."""
+        street = self.streets[number]
+        ends, line = list(street.ends), street.xy.copy()
+        self._at[ends[end]].remove(number)
+        ends[end], line[end] = node, self.nodes[node]
+        street.ends, street.xy = (ends[0], ends[1]), line
+        self._at[node].append(number)
+
     def merge(self, node: int, into: int) -> None:
         """Let all streets of one node end at another, and forget the one."""
         for number in sorted(set(self._at[node])):

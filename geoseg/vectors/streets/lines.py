@@ -6,7 +6,7 @@ import numpy as np
 import shapely
 from scipy.ndimage import gaussian_filter1d
 
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets.graph import Graph, Street

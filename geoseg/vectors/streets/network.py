@@ -13,9 +13,11 @@ from geoseg.vectors.streets.junctions import settle
 from geoseg.vectors.streets.lines import draw_lines, reach_ends
 from geoseg.vectors.streets.pruning import contract, drop_small, prune
 from geoseg.vectors.streets.rules import Footprints, Rules
-from geoseg.vectors.streets.skeleton import TILE, find_skeleton
+from geoseg.vectors.streets.skeleton import TILE, Skeleton, find_skeleton
+from geoseg.vectors.streets.strokes import pool
 from geoseg.vectors.streets.tips import bridge
-from geoseg.vectors.streets.widths import measure
+from geoseg.vectors.streets.widths import APART_M, measure
+from geoseg.vectors.threads import Runner, in_threads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +27,7 @@ class Network:
     lines: np.ndarray
     """(s,) shapely LineString, from node to node; in the order of their first points, from the top left."""
     width_m: np.ndarray
-    """(s,) float64 median width, NaN where it cannot be told."""
+    """(s,) float64: the median, drawn towards what goes straight on; NaN where it cannot be told."""
     width_p10: np.ndarray
     """(s,) float64: a tenth of the street is narrower."""
     width_p90: np.ndarray
@@ -49,7 +51,13 @@ class Network:
 
 
 def find_streets(
-    planes: Planes, value: int, metric: Metric, rules: Rules | None = None, *, tile: int = TILE
+    planes: Planes,
+    value: int,
+    metric: Metric,
+    rules: Rules | None = None,
+    *,
+    tile: int = TILE,
+    run: Runner = in_threads,
 ) -> Network:
     """Find the network of streets.
 
@@ -59,14 +67,14 @@ def find_streets(
         metric: Of the planes' grid.
         rules: What makes a street.
         tile: Side in pixels of what is looked at in one go. The network does not depend on it.
+        run: Calls a function on all tiles; always the same ones for the same arguments.
 
     Returns:
         The network; without streets, where there are none.
     """
     rules = rules or Rules()
     prints = Footprints.of(rules, metric)
-    skeleton = find_skeleton(planes, value, prints, tile=tile)
-    graph = Graph.of(skeleton, chain(skeleton), metric)
+    graph = _graph(find_skeleton(planes, value, prints, tile=tile, run=run), metric)
     prune(graph, 0)
     contract(graph)
     bridge(graph, metric, rules.bridge_m, sides=False)
@@ -79,8 +87,13 @@ def find_streets(
     drop_small(graph, rules.min_part_m, rules.min_width_m)
     reach_ends(graph, planes, metric)
     lines = draw_lines(graph, rules.smooth_m, rules.simplify_m)
-    profiles = measure(planes, value, metric, prints, lines, tile=tile)
+    profiles = measure(planes, value, metric, prints, lines, tile=tile, run=run)
     return _network(graph, lines, *profiles)
+
+
+def _graph(skeleton: Skeleton, metric: Metric) -> Graph:
+    """The graph of a skeleton, whose pixels are not needed any more."""
+    return Graph.of(skeleton, chain(skeleton), metric)
 
 
 def _network(graph: Graph, lines: np.ndarray, of: np.ndarray, width: np.ndarray) -> Network:
@@ -93,13 +106,16 @@ def _network(graph: Graph, lines: np.ndarray, of: np.ndarray, width: np.ndarray)
     ends = np.array([[row[node] for node in street.ends] for street in streets], np.int64).reshape(-1, 2)
     first = np.lexsort((np.arange(len(ends)), ends[:, 1], ends[:, 0]))
     stop = np.searchsorted(of, np.arange(len(streets) + 1))
-    widths = np.array([_shares(width[stop[k] : stop[k + 1]], (0.5, 0.1, 0.9)) for k in first]).reshape(-1, 3)
+    profiles = [width[stop[k] : stop[k + 1]] for k in first]
+    widths = np.array([_shares(part, (0.5, 0.1, 0.9)) for part in profiles]).reshape(-1, 3)
+    seen = np.array([APART_M * np.isfinite(part).sum() for part in profiles])
+    middle = pool(lines[first], ends[first], widths[:, 0], seen)
     prob = np.array([(_mean(streets[k].prob), *_shares(streets[k].prob, (0.1,))) for k in first]).reshape(-1, 2)
     return Network(
         lines=lines[first],
-        width_m=widths[:, 0],
-        width_p10=widths[:, 1],
-        width_p90=widths[:, 2],
+        width_m=middle,
+        width_p10=np.fmin(widths[:, 1], middle),
+        width_p90=np.fmax(widths[:, 2], middle),
         length_m=shapely.length(lines[first]),
         prob=prob[:, 0],
         prob_min10=prob[:, 1],

@@ -82,22 +82,38 @@ def contract(graph: Graph) -> None:
         street = graph.streets.get(number)
         if street is None or street.ends[0] == street.ends[1]:
             continue
-        first, second = street.ends
-        if min(graph.degree(first), graph.degree(second)) < 3:
+        if min(graph.degree(node) for node in street.ends) < 3:
             continue
-        widest = np.fmax(street.radius[0], street.radius[-1])
+        # A bridge has no radius: of what lies between two of them nothing is junction.
+        widest = float(np.nanmax(street.radius[[0, -1]], initial=0))
         if length >= 2 * SHARE * widest and not (length < 6 * widest and _is_crossing(graph, number, 2 * widest)):
             continue
-        weight = np.array([graph.degree(first), graph.degree(second)], float)
-        middle = (weight[0] * graph.nodes[first] + weight[1] * graph.nodes[second]) / weight.sum()
-        graph.remove(number)
-        graph.merge(second, first)
-        graph.move(first, middle)
-        for loop in sorted(set(graph.at(first))):
-            ring = graph.streets[loop]
-            if ring.ends == (first, first) and ring.length < 4 * widest:
-                graph.remove(loop)
+        unite(graph, number, widest)
     graph.tidy()
+
+
+def unite(graph: Graph, number: int, radius: float) -> int:
+    """Make one node of the two that a street lies between, without it and without rings no wider than the junction.
+
+    Args:
+        graph: Changed in place.
+        number: Of the street.
+        radius: Of the junction, metres.
+
+    Returns:
+        The node, in the middle of both, nearer to that where more streets meet.
+    """
+    first, second = graph.streets[number].ends
+    weight = np.array([graph.degree(first), graph.degree(second)], float)
+    middle = (weight[0] * graph.nodes[first] + weight[1] * graph.nodes[second]) / weight.sum()
+    graph.remove(number)
+    graph.merge(second, first)
+    graph.move(first, middle)
+    for loop in sorted(set(graph.at(first))):
+        ring = graph.streets[loop]
+        if ring.ends == (first, first) and ring.length < 4 * radius:
+            graph.remove(loop)
+    return first
 
 
 def _is_crossing(graph: Graph, number: int, clear: float) -> bool:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from geoseg.errors import UsageError
-from geoseg.scores import PROBABILITY_SCALE
 from geoseg.vectors.metric import Metric
 
 
@@ -22,8 +21,6 @@ class Rules:
     """What is wider in all directions is a square: streets run along its rim."""
     simplify_m: float = 1.0
     """Furthest that a simplified line may lie from the one it stands for."""
-    level: float = 0.5
-    """Smoothed score, 0 to 1, from which on there is surface; 0.5 is as likely as the best other class."""
     blur_m: float = 0.6
     """Standard deviation of the Gaussian by which scores are smoothed before the threshold."""
     closing_m: float = 1.5
@@ -52,8 +49,6 @@ class Footprints:
 
     scale: tuple[float, float]
     """Metres per pixel along a row and along a column."""
-    level: int
-    """Smoothed scores above this are surface: 64 times 254 is certain."""
     taps: tuple[np.ndarray, np.ndarray]
     """Weights of the Gaussian along a row and a column, uint32, odd in number, of sum 256."""
     disc: np.ndarray
@@ -78,7 +73,6 @@ class Footprints:
         area = rules.fill_m2 / (across * down)
         return cls(
             scale=(across, down),
-            level=round(rules.level * 64 * PROBABILITY_SCALE),
             taps=(_gaussian(rules.blur_m / across), _gaussian(rules.blur_m / down)),
             disc=_disc(rules.closing_m / across, rules.closing_m / down),
             fill=int(area),

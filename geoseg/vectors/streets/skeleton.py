@@ -8,12 +8,12 @@ from threading import Lock
 import numpy as np
 from numba import njit
 
-from geoseg.scores import PROBABILITY_SCALE
+from geoseg.pixels import PROBABILITY_SCALE
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets.rules import Footprints
 from geoseg.vectors.streets.surface import scores, surface
 from geoseg.vectors.streets.thinning import carve, thin
-from geoseg.vectors.threads import in_threads
+from geoseg.vectors.threads import Runner, in_threads
 from geoseg.windows import Window
 
 TILE = 4096
@@ -38,7 +38,9 @@ class Skeleton:
     """(height, width) of the raster."""
 
 
-def find_skeleton(planes: Planes, value: int, prints: Footprints, *, tile: int = TILE) -> Skeleton:
+def find_skeleton(
+    planes: Planes, value: int, prints: Footprints, *, tile: int = TILE, run: Runner = in_threads
+) -> Skeleton:
     """Thin the surface of a class.
 
     The same pixels for any side of the tiles: each tile is read with all the context on which its pixels depend. Tiles
@@ -49,12 +51,13 @@ def find_skeleton(planes: Planes, value: int, prints: Footprints, *, tile: int =
         value: The class of the streets.
         prints: Sizes in pixels.
         tile: Side of a tile; memory grows with its square, and with the length of the streets.
+        run: Calls a function on all tiles.
     """
     lock = Lock()
-    found = in_threads(
+    found = run(
         lambda core: _thinned(planes, value, prints, core, lock),
         _tiles(planes.grid.shape, tile),
-        most=AT_ONCE,
+        AT_ONCE,
     )
     row, col, radius, prob = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(row.astype(np.int64) * planes.grid.width + col)

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from geoseg.scores import NODATA, PROBABILITY_SCALE
+from geoseg.pixels import NODATA, PROBABILITY_SCALE
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets.rules import Footprints
 from geoseg.windows import Window
@@ -60,13 +60,15 @@ def smooth(plane: np.ndarray, prints: Footprints) -> np.ndarray:
     if len(across) == len(down) == 1:
         return np.where(plane == NODATA, np.uint16(0), plane.astype(np.uint16) * np.uint16(64))
     side = max(32, len(across), len(down))
-    active = _active(plane, side, min(LEVEL, prints.level // 64))
+    active = _active(plane, side, LEVEL)
+    sums = _sums(plane.shape[0], down), _sums(plane.shape[1], across)
     valid = plane != NODATA
     if valid.all():
         total = _blurred(plane, across, down, active, side)
-        return _divided(total, _sums(plane.shape[0], down), _sums(plane.shape[1], across))
+        return _divided(total, *sums, total, np.zeros_like(active), side)
     total = _blurred(np.where(valid, plane, np.uint8(0)), across, down, active, side)
-    return _divided_by(total, _blurred(valid.view(np.uint8), across, down, active, side))
+    partly = active & _active(np.where(valid, np.uint8(0), np.uint8(1)), side, 0)
+    return _divided(total, *sums, _blurred(valid.view(np.uint8), across, down, partly, side), partly, side)
 
 
 @njit(cache=True, nogil=True)
@@ -129,28 +131,32 @@ def _blurred(plane: np.ndarray, across: np.ndarray, down: np.ndarray, active: np
 
 
 @njit(cache=True, nogil=True)
-def _divided(total: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """(h, w) uint16 means times 64, where every pixel inside has data."""
-    out = np.empty(total.shape, np.uint16)
-    for row in range(total.shape[0]):
-        for col in range(total.shape[1]):
-            share = down[row] * across[col]
-            if share == 65536:
-                out[row, col] = (total[row, col] + 512) >> 10
-            else:
-                out[row, col] = (total[row, col] * 64 + share // 2) // share
-    return out
+def _divided(
+    total: np.ndarray, down: np.ndarray, across: np.ndarray, weight: np.ndarray, partly: np.ndarray, side: int
+) -> np.ndarray:
+    """(h, w) uint16 means times 64; 0 where no pixel near has data.
 
-
-@njit(cache=True, nogil=True)
-def _divided_by(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(h, w) uint16 means times 64; 0 where no pixel near has data."""
+    Args:
+        total: (h, w) uint32 weighted sums.
+        down: (h,) uint32 sums of the weights of a column that lie inside.
+        across: (w,) the same of a row.
+        weight: (h, w) uint32 sums of the weights of the pixels with data; read where not all have.
+        partly: Blocks of this kind.
+        side: Of a block, in pixels.
+    """
     out = np.zeros(total.shape, np.uint16)
     for row in range(total.shape[0]):
-        for col in range(total.shape[1]):
-            share = weight[row, col]
-            if share:
-                out[row, col] = (total[row, col] * 64 + share // 2) // share
+        for block in range(partly.shape[1]):
+            some = partly[row // side, block] != 0
+            for col in range(block * side, min((block + 1) * side, total.shape[1])):
+                found = total[row, col]
+                if not found:
+                    continue
+                share = weight[row, col] if some else down[row] * across[col]
+                if share == 65536:
+                    out[row, col] = (found + 512) >> 10
+                else:
+                    out[row, col] = (found * 64 + share // 2) // share
     return out
 
 
@@ -164,7 +170,7 @@ def surface(plane: np.ndarray, prints: Footprints) -> np.ndarray:
     Returns:
         (h, w) uint8, 1 on streets. Exact from `Footprints.halo` pixels on from a side that is not the scene's own.
     """
-    found = ((smooth(plane, prints) > prints.level) & (plane != NODATA)).view(np.uint8)
+    found = ((smooth(plane, prints) > 64 * LEVEL) & (plane != NODATA)).view(np.uint8)
     if not found.any():
         return found
     if len(prints.disc) > 1:

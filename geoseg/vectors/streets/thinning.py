@@ -83,6 +83,7 @@ def _pass(
     sizes: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One sub-iteration over its list; pixels beside those that go are put on both lists, which may have to grow."""
+    width = steps[4]
     flag, size, more = np.uint8(2 * bit), sizes[bit - 1], sizes[2 - bit]
     keep = np.uint8(7 - flag)
     gone = 0
@@ -90,9 +91,16 @@ def _pass(
         at = mine[k]
         if not flat[at]:
             continue
-        code = 0
-        for n in range(8):
-            code |= (flat[at + steps[n]] != 0) << n
+        code = (
+            (flat[at - width] != 0)
+            | (flat[at - width + 1] != 0) << 1
+            | (flat[at + 1] != 0) << 2
+            | (flat[at + width + 1] != 0) << 3
+            | (flat[at + width] != 0) << 4
+            | (flat[at + width - 1] != 0) << 5
+            | (flat[at - 1] != 0) << 6
+            | (flat[at - width - 1] != 0) << 7
+        )
         if table[code] & bit:
             mine[gone] = at
             gone += 1

@@ -21,6 +21,12 @@ _STRAIGHT_ANGLE = np.deg2rad(20)
 """The same of a bridge that goes straight on."""
 _STRAIGHT = 1.7
 """How much longer a gap may be where the street goes straight on."""
+_ONTO = 3.2
+"""Widths of a street that it may end before the side of another one, if it is to meet it: others end there."""
+_ONTO_WIDE_M = 2.6
+"""Least width of such a street, unless it is long: a path or a drive ends where it likes."""
+_ONTO_LONG_M = 50.0
+"""Metres from which on it is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,6 +179,9 @@ def _onto(tips: list[Tip], graph: Graph, most: float) -> Iterator[_Offer]:
     widest = max((float(np.nanmax(street.radius, initial=0)) for street in graph.streets.values()), default=0)
     for index, tip in enumerate(tips):
         length = graph.streets[tip.street].length
+        if 2 * tip.radius < _ONTO_WIDE_M and length < _ONTO_LONG_M:
+            continue
+        furthest = min(most, length / 2, _ONTO * 2 * tip.radius)
         best: tuple[float, int, np.ndarray] | None = None
         for turn in (0.0, -0.2, 0.2):
             way = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ tip.ahead
@@ -187,7 +196,7 @@ def _onto(tips: list[Tip], graph: Graph, most: float) -> Iterator[_Offer]:
                 spot = points[int(far.argmin())]
                 nearest = int(np.hypot(*(street.xy - spot).T).argmin())
                 gap = max(0.0, float(far.min()) - tip.radius - float(np.nan_to_num(street.radius[nearest])))
-                if gap <= min(most, length / 2) and (best is None or gap * (1 + 2 * abs(turn)) < best[0]):
+                if gap <= furthest and (best is None or gap * (1 + 2 * abs(turn)) < best[0]):
                     best = gap * (1 + 2 * abs(turn)), numbers[hit], spot
         if best is not None:
             yield (best[0] + 1.0, index, -1), index, None, *best[1:]

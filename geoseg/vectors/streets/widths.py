@@ -1,4 +1,4 @@
-"""Widths: across each street, from side to side, where the smoothed scores fall to one half."""
+"""Widths: across each street, from side to side, where the scores fall to one half."""
 
 import math
 from threading import Lock
@@ -7,22 +7,30 @@ import numpy as np
 import shapely
 from numba import njit
 
+from geoseg.pixels import NODATA
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets.rules import Footprints
 from geoseg.vectors.streets.skeleton import AT_ONCE
-from geoseg.vectors.streets.surface import LEVEL, scores, smooth
-from geoseg.vectors.threads import in_threads
+from geoseg.vectors.streets.surface import LEVEL, scores
+from geoseg.vectors.threads import Runner, in_threads
 from geoseg.windows import Window
 
-_APART_M = 3.0
+APART_M = 2.0
 """Metres between the profiles across a street."""
 _CLEAR_M = 8.0
 """Metres at either end of a street without profiles, if it is three times as long."""
 
 
 def measure(
-    planes: Planes, value: int, metric: Metric, prints: Footprints, lines: np.ndarray, *, tile: int
+    planes: Planes,
+    value: int,
+    metric: Metric,
+    prints: Footprints,
+    lines: np.ndarray,
+    *,
+    tile: int,
+    run: Runner = in_threads,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Profiles across lines.
 
@@ -33,10 +41,11 @@ def measure(
         prints: Sizes in pixels.
         lines: (s,) shapely LineString in metres.
         tile: Side of the tiles of the raster that are looked at in one go; the result does not depend on it.
+        run: Calls a function on all tiles.
 
     Returns:
         (p,) int64 line of each profile, ascending, and (p,) float64 its width in metres; NaN where the profile does not
-        start on the street, or the street is wider than the rules allow.
+        start on the street, the street is wider than the rules allow, or another line crosses the profile.
     """
     at, ahead, of = _stations(lines)
     if not len(at):
@@ -44,37 +53,46 @@ def measure(
     across = np.column_stack([-ahead[:, 1], ahead[:, 0]])
     here = metric.to_pixels(at)
     # One metre to the left, in pixels: profiles are straight on the ground, and short.
-    left = (metric.to_pixels(at + across) - metric.to_pixels(at - across)) / 2
+    aside = (metric.to_pixels(at + across) - metric.to_pixels(at - across)) / 2
     most = max(half * metres for half, metres in zip(prints.core, prints.scale, strict=True)) * 1.5
-    halo = math.ceil(most / min(prints.scale)) + prints.blur_halo + 2
-    width = np.full(len(at), np.nan)
+    halo = math.ceil(most / min(prints.scale)) + 2
+    left, right = np.full((2, len(at)), np.nan)
     lattice = np.floor(here / tile).astype(np.int64)
     order = np.lexsort((lattice[:, 0], lattice[:, 1]))
     changes = np.flatnonzero(np.any(np.diff(lattice[order], axis=0) != 0, axis=1)) + 1
     groups, lock = np.split(order, changes), Lock()
 
-    def look(index: int) -> None:
+    def look(index: int) -> tuple[np.ndarray, ...]:
         group = groups[index]
         low, high = np.floor(here[group].min(axis=0)).astype(int), np.ceil(here[group].max(axis=0)).astype(int)
         box = Window(row=low[1], col=low[0], height=max(1, high[1] - low[1]), width=max(1, high[0] - low[0]))
         window = box.expand(halo).intersection(planes.grid.window)
         if window is None:
-            return
+            return tuple(np.full((2, len(group)), np.nan))
         with lock:
             plane = scores(planes, window, value)[0]
-        plane = smooth(plane, prints)
         corner, start = (window.col, window.row), here[group] - 0.5
-        sides = [_reach(plane, *corner, start, way * left[group], most) for way in (1, -1)]
-        width[group] = sides[0] + sides[1]
+        return tuple(_reach(plane, *corner, start, way * aside[group], most) for way in (1, -1))
 
-    in_threads(look, range(len(groups)), most=AT_ONCE)
+    for group, (one, other) in zip(groups, run(look, range(len(groups)), AT_ONCE), strict=True):
+        left[group], right[group] = one, other
+    width = left + right
+    width[_crossed(lines, of, at + across * left[:, None], at - across * right[:, None])] = np.nan
     return of, width
+
+
+def _crossed(lines: np.ndarray, of: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(k,) int64 profiles, from left to right, that another line than their own crosses: they run into its street."""
+    known = np.flatnonzero(np.isfinite(left[:, 0]) & np.isfinite(right[:, 0]))
+    profiles = shapely.linestrings(np.stack([left[known], right[known]], axis=1))
+    profile, line = shapely.STRtree(lines).query(profiles, predicate="intersects")
+    return np.unique(known[profile[line != of[known[profile]]]])
 
 
 def _stations(lines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points along lines, (p, 2) metres, the (p, 2) unit vectors along them there, and the (p,) lines they are on."""
     length = shapely.length(lines)
-    count = np.maximum(1, np.round(length / _APART_M)).astype(np.int64)
+    count = np.maximum(1, np.round(length / APART_M)).astype(np.int64)
     of = np.repeat(np.arange(len(lines)), count)
     place = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
     far = (place + 0.5) / count[of] * length[of]
@@ -124,7 +142,7 @@ def _reach(
     """(n,) float64 metres along straight lines to where a plane falls to half; NaN if it starts lower or never does.
 
     Args:
-        plane: (h, w) uint16, 64 times the score; its side ends a line too.
+        plane: (h, w) uint8 scores; over pixels without data (255) a line goes on, at its side it ends.
         first_col: Column of the raster in which the plane begins.
         first_row: Its row.
         start: (n, 2) column and row in the raster, whole at the centres of pixels.
@@ -132,7 +150,7 @@ def _reach(
         most: Metres to look.
     """
     height, width = plane.shape
-    level = 64.0 * LEVEL
+    level = float(LEVEL)
     out = np.full(len(start), np.nan)
     for k in range(len(start)):
         stride = 0.5 / max(abs(step[k, 0]), abs(step[k, 1]))
@@ -147,11 +165,13 @@ def _reach(
                 break
             right, below = min(max(col + 1, 0), width - 1), min(max(row + 1, 0), height - 1)
             col, row = min(max(col, 0), width - 1), min(max(row, 0), height - 1)
-            found = (1 - v) * ((1 - u) * plane[row, col] + u * plane[row, right]) + v * (
-                (1 - u) * plane[below, col] + u * plane[below, right]
-            )
+            a, b, c, d = plane[row, col], plane[row, right], plane[below, col], plane[below, right]
+            if max(a, b, c, d) == NODATA:
+                far += stride
+                continue
+            found = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * c + u * d)
             if found <= level:
-                if far > 0:
+                if last > level:
                     out[k] = far - stride * (level - found) / (last - found)
                 break
             last = found

@@ -1,6 +1,5 @@
 """Buildings with straight walls: every outline fitted, checked against the raw one, and settled with its neighbours."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,11 +8,13 @@ import shapely
 
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.patches import Patches
+from geoseg.vectors.stored import AnyPatches
 from geoseg.vectors.threads import in_threads
+from geoseg.vectors.walls.borders import borders, narrow_gaps
 from geoseg.vectors.walls.building import NOTHING, ROOM, fit_buildings
 from geoseg.vectors.walls.direction import leanings, votes
 from geoseg.vectors.walls.frames import Frames
-from geoseg.vectors.walls.neighbours import borders, settle
+from geoseg.vectors.walls.neighbours import settle
 from geoseg.vectors.walls.outlines import polygons, ring_areas
 from geoseg.vectors.walls.ring import Tuning
 
@@ -50,7 +51,7 @@ class Footprints:
 
 
 def fit_walls(
-    patches: Patches,
+    patches: AnyPatches,
     metric: Metric,
     *,
     angles: Angles = "any",
@@ -64,8 +65,8 @@ def fit_walls(
     a circle describes better becomes one; what is too small to have walls becomes a rectangle in the direction of its
     neighbours. A fit that is invalid, less like the raw outline than an IoU of 0.75, or has a sharp corner that shoots
     out, gives way to the outline simplified by two pixels; where that is no better, to the raw one; `method` tells.
-    Then walls that neighbours share become one line, and what still overlaps
-    is cut off. A building's fit depends on itself and on the directions round it only, never on batches.
+    Then walls that neighbours share become one line, those a narrow gap apart too, and what still overlaps is cut off.
+    A building's fit depends on itself and on the directions round it only, never on batches.
 
     Args:
         patches: Sub-pixel outlines of buildings.
@@ -88,12 +89,14 @@ def fit_walls(
         part, there, here = patches.slice(first, stop), frames.slice(first, stop), slice(first, stop)
         return _fit(part, there, own[here], around[here], min_hole_m2, tuning)
 
-    batches = list(_batches(patches))
+    batches = list(patches.spans(_VERTICES))
     own = np.concatenate(in_threads(lambda batch: voted(*batch), batches))
     around = leanings(own, frames.origin, REACH_M)
     fits = in_threads(lambda batch: fitted(*batch), batches)
     shapes, method, angle = (np.concatenate(column) for column in zip(*fits, strict=True))
-    return Footprints(settle(shapes, angle, borders(patches, frames), metric.gsd), method, angle)
+    shared = borders(patches, frames)
+    shared += narrow_gaps(shapes, metric.gsd, shared)
+    return Footprints(settle(shapes, angle, shared, metric.gsd), method, angle)
 
 
 def _asked(tuning: Tuning, angles: Angles, shortest: float) -> Tuning:
@@ -102,14 +105,6 @@ def _asked(tuning: Tuning, angles: Angles, shortest: float) -> Tuning:
         free=tuning.free if angles == "any" else np.inf,
         shortest=max(shortest, tuning.shortest),
     )
-
-
-def _batches(patches: Patches) -> Iterator[tuple[int, int]]:
-    """The first patch of each batch, and one past its last."""
-    start = 0
-    for part in patches.batches(_VERTICES):
-        yield start, start + len(part)
-        start += len(part)
 
 
 def _fit(
@@ -156,7 +151,8 @@ def _guarded(
     asked = np.flatnonzero(~wrong & (np.maximum(np.abs(area - goal), between) > LIKE * goal))
     common = shapely.area(shapely.intersection(shapes[asked], raw[asked]))
     wrong[asked[common < LEAST_IOU * (area[asked] + goal[asked] - common)]] = True
-    wrong |= _spiked(shapes, raw, most)
+    there = np.flatnonzero(~wrong)
+    wrong[there] = _spiked(shapes[there], raw[there], most)
     shapes[wrong] = shapely.simplify(raw[wrong], 2 * gsd)
     method[wrong] = SIMPLIFIED
     left = np.flatnonzero(wrong)

@@ -6,6 +6,7 @@ import numpy as np
 
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.patches import Patches
+from geoseg.vectors.stored import AnyPatches
 
 _STEP = 16.0  # pixels, over which the projection is measured
 
@@ -28,7 +29,7 @@ class Frames:
     """(p, 2, 2) float64 from pixels of the raster to those of the frame, from the right."""
 
     @classmethod
-    def of(cls, patches: Patches, metric: Metric) -> "Frames":
+    def of(cls, patches: AnyPatches, metric: Metric) -> "Frames":
         """About the middles of the patches' boxes."""
         middle = (patches.box[:, :2] + patches.box[:, 2:]) / 2
         origin = metric.to_metres(middle)

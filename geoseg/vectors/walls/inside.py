@@ -1,16 +1,14 @@
 """Outlines kept where there is data: what walls were drawn beyond the raster, or over its gaps, is cut off."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import shapely
 
-from geoseg.grid import Grid
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.patches import trace
-from geoseg.vectors.planes import Planes
+from geoseg.vectors.planes import Planes, PlanesOver
 from geoseg.vectors.walls.neighbours import whole
 from geoseg.windows import Window
 
@@ -31,7 +29,7 @@ def keep_inside(shapes: np.ndarray, planes: Planes, metric: Metric, *, min_gap: 
         (p,) valid polygons; of one that is cut into parts, the largest.
     """
     height, width = planes.grid.shape
-    pixels = shapely.transform(shapes, metric.to_pixels)
+    pixels = _sound(shapely.transform(shapes, metric.to_pixels))
     bounds = shapely.bounds(pixels)
     over = np.flatnonzero(((bounds[:, :2] < 0) | (bounds[:, 2:] > (width, height))).any(axis=1))
     cut = {int(p): _within(pixels[p], shapely.box(0, 0, width, height)) for p in over}
@@ -40,10 +38,16 @@ def keep_inside(shapes: np.ndarray, planes: Planes, metric: Metric, *, min_gap: 
         before = cut.get(p, pixels[p])
         near = shapely.intersection(gaps[gap], shapely.box(*bounds[p]))
         cut[p] = whole(shapely.difference(before, near), before)
-    found = shapes.copy()
-    for p, shape in cut.items():
-        found[p] = shapely.transform(shape, metric.to_metres)
+    found, there = shapes.copy(), list(cut)
+    found[there] = _sound(shapely.transform(np.array(list(cut.values()), dtype=object), metric.to_metres))
     return found
+
+
+def _sound(shapes: np.ndarray) -> np.ndarray:
+    """Polygons after a transform: what touched itself before may cross itself by a rounding now."""
+    for p in np.flatnonzero(~shapely.is_valid(shapes)):
+        shapes[p] = whole(shapely.make_valid(shapes[p]), shapes[p])
+    return shapes
 
 
 def _within(shape: shapely.Polygon, frame: shapely.Polygon) -> shapely.Polygon:
@@ -64,32 +68,8 @@ def _gaps(planes: Planes, least: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class _LabelsAlone:
+class _LabelsAlone(PlanesOver):
     """Other planes without their probabilities, which say nothing of gaps and take longer to read."""
-
-    planes: Planes
-    """The others."""
-    source: str = ""
-    """Not asked for."""
-
-    @property
-    def grid(self) -> Grid:
-        """Where the pixels lie."""
-        return self.planes.grid
-
-    @property
-    def classes(self) -> Mapping[int, str]:
-        """All classes by pixel value."""
-        return self.planes.classes
-
-    @property
-    def step(self) -> int:
-        """Rows that are read in one go."""
-        return self.planes.step
-
-    def labels(self, window: Window) -> np.ndarray:
-        """(h, w) uint8 class values; 255 without data."""
-        return self.planes.labels(window)
 
     def probability(self, window: Window, value: int) -> None:
         """None: not known here."""

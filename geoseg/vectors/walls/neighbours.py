@@ -5,27 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from geoseg.vectors.patches import Patches
-from geoseg.vectors.rings import SCALE
-from geoseg.vectors.walls.frames import Frames
+from geoseg.vectors.walls.borders import Border
 
 _SLIVER_M2 = 1e-7
 """Overlaps below this are rounding."""
+_GRID_M = 1e-8
+"""Of vertices of what was moved or cut: a vertex that lies on a wall but for a rounding becomes one of the wall's."""
 _NEAR = 4.0  # pixels: how far a fitted wall may be from the border that it stands for
 _ALIKE = np.cos(np.radians(25))
 _SNAP = np.radians(12)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Border:
-    """What two patches share."""
-
-    one: int
-    """Patch; `one` < `two`."""
-    two: int
-    """Patch."""
-    points: np.ndarray
-    """(n, 2) float64 in metres, n >= 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +37,6 @@ class Line:
         return distance
 
 
-def borders(patches: Patches, frames: Frames) -> list[Border]:
-    """Of all pairs of patches that have three vertices or more in common, in the order of the patches.
-
-    Pieces of a split patch share the middles of cracks: other vertices need not be looked at.
-    """
-    middle = np.flatnonzero((patches.points * 2 % SCALE == 0).all(axis=1))
-    points = patches.points[middle].astype(np.int64)
-    key = (points[:, 1] << 32) | points[:, 0]
-    order = np.argsort(key, kind="stable")
-    twice = np.flatnonzero(np.diff(key[order]) == 0)
-    first, second = middle[order[twice]], middle[order[twice + 1]]
-    ring_of = patches.ring_patch
-
-    def patch(vertex: np.ndarray) -> np.ndarray:
-        return ring_of[np.searchsorted(patches.ring_offsets, vertex, "right") - 1]
-
-    one, two = np.sort([patch(first), patch(second)], axis=0)
-    apart = one != two
-    first, one, two = first[apart], one[apart], two[apart]
-    order = np.lexsort((first, two, one))
-    first, one, two = first[order], one[order], two[order]
-    starts = np.flatnonzero(np.diff(one, prepend=-1) | np.diff(two, prepend=-1))
-    ends = np.append(starts[1:], len(one))
-    found: list[Border] = []
-    if not len(one):
-        return found
-    for a, b in zip(starts, ends, strict=True):
-        if b - a >= 3:
-            of = np.full(b - a, one[a])
-            placed = frames.placed(patches.points[first[a:b]] / SCALE, of)
-            found.append(Border(int(one[a]), int(two[a]), placed))
-    return found
-
-
 def settle(shapes: np.ndarray, angle: np.ndarray, shared: list[Border], gsd: float) -> np.ndarray:
     """Shapes after neighbours have agreed: shared walls on one line, no overlaps.
 
@@ -103,7 +57,10 @@ def settle(shapes: np.ndarray, angle: np.ndarray, shared: list[Border], gsd: flo
             if shape is not None and _still(shape, found[p]):
                 found[p] = shape
         _cut(found, border, line)
-    return part(found)
+    found = part(found)
+    for p in np.flatnonzero(found != shapes).tolist():
+        found[p] = whole(shapely.set_precision(found[p], _GRID_M), found[p])
+    return found
 
 
 def part(shapes: np.ndarray) -> np.ndarray:

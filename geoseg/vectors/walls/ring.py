@@ -8,6 +8,7 @@ from numba import njit
 from geoseg.vectors.walls.breaks import candidates
 from geoseg.vectors.walls.lines import corners, fit_lines, moved_breaks, resist, turn_of
 from geoseg.vectors.walls.segment import FREE, prefix_sums, segment
+from geoseg.vectors.walls.together import place
 
 _LEAST, _MOST = 0.3, 8.0
 """Bounds of the growth of penalties."""
@@ -38,6 +39,18 @@ class Tuning(NamedTuple):
     """Of the candidates for breaks."""
     lean: float = 100.0
     """Weight of the direction of neighbours, in squared pixels summed over vertices."""
+    rounded: float = 2.0
+    """From corners: how far outlines are rounded off, and not asked when walls are placed together."""
+    reach: float = 10.0
+    """Over which an outline is off alike, round corners too; 0: every wall is placed by itself."""
+    step: float = 1.5
+    """Standard deviations from which on a step of that pulls with constant force only."""
+    far: float = 1.0
+    """How far a wall may be moved by that: further, the outline is no such wall's."""
+    grain: float = 0.005
+    """Of the variance of such errors, what neighbouring vertices do not share."""
+    stiff: float = 100.0
+    """Weight of the direction found before, in squared pixels per squared radian."""
 
 
 @njit(cache=True, nogil=True)
@@ -75,8 +88,10 @@ def straighten(
             break
     u, v = _turned(x, y, -direction, 1 / tuning.sigma)
     begins, states = _joined(begins, states, len(u))
-    found = _settled(u, v, begins, states, tuning)
-    back_x, back_y = _turned(found[:, 0], found[:, 1], direction, tuning.sigma)
+    found, turn = _settled(u, v, begins, states, tuning, 1e12 if np.isinf(prior[0]) else tuning.stiff)
+    direction_found = direction
+    direction += turn
+    back_x, back_y = _turned(found[:, 0], found[:, 1], direction_found, tuning.sigma)
     return np.stack((back_x, back_y), axis=1), direction, cost
 
 
@@ -124,13 +139,15 @@ def _joined(begins: np.ndarray, states: np.ndarray, n: int) -> tuple[np.ndarray,
 
 
 @njit(cache=True, nogil=True)
-def _settled(u: np.ndarray, v: np.ndarray, begins: np.ndarray, states: np.ndarray, tuning: Tuning) -> np.ndarray:
-    """Corners after breaks have moved to them and walls that came out too short are gone."""
+def _settled(
+    u: np.ndarray, v: np.ndarray, begins: np.ndarray, states: np.ndarray, tuning: Tuning, stiff: float
+) -> tuple[np.ndarray, float]:
+    """Corners after breaks have moved to them and walls that came out too short are gone; how far walls turned."""
     sums = prefix_sums(u, v)
     shortest = tuning.shortest / tuning.sigma
     for _ in range(70):
         if len(begins) < 3:
-            return np.empty((0, 2))
+            return np.empty((0, 2)), 0.0
         for _again in range(2):
             found = corners(u, v, begins, fit_lines(sums, begins, states, tuning.trim))
             begins, states, found = _ordered(moved_breaks(u, v, begins, found), states, found, len(u))
@@ -139,9 +156,46 @@ def _settled(u: np.ndarray, v: np.ndarray, begins: np.ndarray, states: np.ndarra
         found = corners(u, v, begins, lines)
         worst = _shortest(u, v, begins, found, shortest)
         if worst < 0:
-            return found
+            return _together(u, v, begins, states, lines, found, tuning, stiff)
         begins, states = _without(begins, states, worst, len(u))
-    return np.empty((0, 2))
+    return np.empty((0, 2)), 0.0
+
+
+@njit(cache=True, nogil=True)
+def _together(
+    u: np.ndarray,
+    v: np.ndarray,
+    begins: np.ndarray,
+    states: np.ndarray,
+    lines: np.ndarray,
+    found: np.ndarray,
+    tuning: Tuning,
+    stiff: float,
+) -> tuple[np.ndarray, float]:
+    """Corners after walls have been placed together, if none comes out too short; how far walls turned."""
+    if tuning.reach <= 0:
+        return found, 0.0
+    turned = 0.0
+    for _ in range(2):
+        lines, turn = place(
+            u,
+            v,
+            begins,
+            states,
+            lines,
+            found,
+            tuning.rounded / tuning.sigma,
+            tuning.reach / tuning.sigma,
+            tuning.step,
+            tuning.far / tuning.sigma,
+            stiff,
+            tuning.grain,
+        )
+        moved = corners(u, v, begins, lines)
+        if _shortest(u, v, begins, moved, tuning.shortest / tuning.sigma) >= 0:
+            break
+        found, turned = moved, turned + turn
+    return found, turned
 
 
 @njit(cache=True, nogil=True)

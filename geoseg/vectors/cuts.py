@@ -1,0 +1,89 @@
+"""Cuts between the pieces of a patch: those that are no walls are mended."""
+
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+
+from geoseg.pixels import PROBABILITY_SCALE
+
+LIMIT = 2.1
+"""Mean log-odds along a cut, plus its crookedness, from which on it is no wall."""
+CROOKED = 0.6
+"""What a pixel of crookedness counts, in log-odds."""
+_SMALL = 1e6
+_ODDS = np.log((np.arange(256) + 0.5) / np.maximum(PROBABILITY_SCALE + 0.5 - np.arange(256), 0.5))
+
+
+def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int) -> np.ndarray:
+    """Pieces, those made one between which there is no wall.
+
+    Where there is a wall the probability falls all along the cut, and the cut is straight. A roof that is brighter here
+    and darker there is cut where it is almost as sure as elsewhere, along a crooked line. The least likely cut is
+    mended first; what is then left of its neighbours is judged again.
+
+    Args:
+        pieces: (h, w) int 1, 2, ...; 0 outside.
+        probability: (h, w) uint8.
+        least: Pixels of a piece, at least; smaller ones join a neighbour in any case.
+
+    Returns:
+        (h, w) int32 pieces 1, 2, ... in the order of the first ones they are made of.
+    """
+    size = np.bincount(pieces.ravel()).astype(np.float64)
+    cuts = _cuts(pieces, probability)
+    near: list[set[int]] = [set() for _ in size]
+    for i, j in cuts:
+        near[i].add(j)
+        near[j].add(i)
+    root = np.arange(len(size))
+    heap = [(-_doubt(cut, min(size[i], size[j]) < least), i, j) for (i, j), cut in cuts.items()]
+    heapify(heap)
+    while heap:
+        doubt, i, j = heappop(heap)
+        if -doubt <= LIMIT:
+            break
+        if (i, j) not in cuts or -doubt != _doubt(cuts[i, j], min(size[i], size[j]) < least):
+            continue  # of pieces that have changed since
+        del cuts[i, j]
+        root[root == j] = i
+        size[i] += size[j]
+        near[i] = (near[i] | near[j]) - {i, j}
+        for other in sorted(near[j] - {i}):
+            kept = (min(i, other), max(i, other))
+            cuts[kept] = cuts.get(kept, 0) + cuts.pop((min(j, other), max(j, other)))
+            near[other] = (near[other] | {i}) - {j}
+        for other in sorted(near[i]):
+            pair = (min(i, other), max(i, other))
+            heappush(heap, (-_doubt(cuts[pair], min(size[i], size[other]) < least), *pair))
+    _, numbers = np.unique(root, return_inverse=True)
+    found: np.ndarray = numbers.astype(np.int32)[pieces]
+    return found
+
+
+def _cuts(pieces: np.ndarray, probability: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
+    """All cuts by the two pieces they lie between, the smaller number first.
+
+    Of each (7,) float64: steps across it, the sum of their log-odds, and the sums of x, y, xx, yy and xy.
+    """
+    odds = _ODDS[probability]
+    grid: np.ndarray = np.indices(pieces.shape, dtype=np.float64)
+    rows, cols = grid
+    parts = []
+    for one, two in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        cut = (pieces[one] != pieces[two]) & (pieces[one] > 0) & (pieces[two] > 0)
+        a, b = pieces[one][cut], pieces[two][cut]
+        x, y = (cols[one][cut] + cols[two][cut]) / 2, (rows[one][cut] + rows[two][cut]) / 2
+        lower = np.minimum(odds[one][cut], odds[two][cut])
+        parts.append(np.stack([np.minimum(a, b), np.maximum(a, b), np.ones(len(x)), lower, x, y, x * x, y * y, x * y]))
+    values = np.concatenate(parts, axis=1)
+    pairs, of = np.unique(values[:2].astype(np.int64), axis=1, return_inverse=True)
+    sums: np.ndarray = np.stack([np.bincount(of.ravel(), row, pairs.shape[1]) for row in values[2:]], axis=1)
+    return {(i, j): cut for (i, j), cut in zip(pairs.T.tolist(), sums, strict=True)}
+
+
+def _doubt(cut: np.ndarray, small: bool) -> float:
+    """How unlike a wall a cut is, in log-odds; far above all others where one of its pieces is too small."""
+    odds, x, y, xx, yy, xy = (cut[1:] / cut[0]).tolist()
+    xx, yy, xy = xx - x * x, yy - y * y, xy - x * y
+    across = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
+    return float(odds + CROOKED * np.sqrt(max(across, 0.0))) + (_SMALL if small else 0.0)
