@@ -160,7 +160,7 @@ class TestPackaged:
     def test_true_takes_the_package_s_file(self, tmp_path, monkeypatch, depth):
         state = self.published()
         path = self.package(tmp_path, monkeypatch, state)
-        model = UNet(4, 2, encoder="efficientnet_lite0", depth=depth)
+        model = UNet(4, 2, encoder="efficientnet_lite0", encoder_depth=depth)
         assert load_encoder(model, True) == path
         given = {name.replace("._", ".").removeprefix("_"): t for name, t in state.items()}
         own = model.encoder.state_dict()

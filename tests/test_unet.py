@@ -130,6 +130,8 @@ def test_tiles_with_halo_equal_the_whole():
     [
         *({"width": 0}, {"width": 10**9}, {"depth": 0}, {"depth": 99}, {"width": 1.5}, {"width": True}),
         *({"norm": "layer"}, {"padding": "reflect"}, {"encoder": "resnet19"}),
+        *({"encoder_depth": 4, "encoder": "vgg16"}, {"encoder_depth": 4}),
+        *({"encoder_depth": 6, "encoder": "efficientnet_lite0"}, {"encoder_depth": 0, "encoder": "efficientnet_lite0"}),
         *({"depth": 3, "encoder": "vgg16"}, {"padding": "valid", "encoder": "resnet18"}),
     ],
 )
@@ -237,11 +239,13 @@ class TestEncoders:
             assert model.eval()(torch.randn(1, 4, *shape)).shape == (1, 3, *shape)
 
     def test_depth_cuts_an_encoder(self):
-        model = settled(UNet(3, 2, encoder="efficientnet_lite0", width=8, depth=3))
+        model = settled(UNet(3, 2, encoder="efficientnet_lite0", width=8, encoder_depth=3))
         assert (model.stride, model.encoder.strides, len(model.decoder.levels)) == (8, [2, 4, 8], 3)
-        assert receptive_radius(model) < receptive_radius(UNet(3, 2, encoder="efficientnet_lite0", width=8, depth=4))
+        assert receptive_radius(model) < receptive_radius(
+            UNet(3, 2, encoder="efficientnet_lite0", width=8, encoder_depth=4)
+        )
         check_bfloat16(model)
-        check_round_trip(model, UNet(3, 2, encoder="efficientnet_lite0", width=8, depth=3))
+        check_round_trip(model, UNet(3, 2, encoder="efficientnet_lite0", width=8, encoder_depth=3))
 
     @pytest.mark.parametrize("encoder", ["vgg16", "vgg16_bn", "resnet18", "resnet50", "efficientnet_lite0"])
     def test_tiles_equal_the_whole_and_folding(self, encoder):

@@ -43,10 +43,11 @@ class UNet(nn.Module):
         classes: int,
         *,
         width: int | None = None,
-        depth: int | None = None,
+        depth: int = 4,
         norm: Norm = "batch",
         padding: Padding = "same",
         encoder: str = "plain",
+        encoder_depth: int | None = None,
         shuffle: int = 1,
     ) -> None:
         """Build with Kaiming-normal weights.
@@ -57,14 +58,15 @@ class UNet(nn.Module):
             width: Channels of the top level, doubled at each level below, 1 to 1024; 16 if not given. With an encoder,
                 channels of its first layer, and the decoder is that of a plain network a quarter as wide; 64 if not
                 given, which is what published weights fit.
-            depth: Number of poolings, 1 to 8; 4 if not given. Of an encoder that can be cut (`efficientnet_lite0`) the
-                number of its strides; the others have their own.
+            depth: Number of poolings, 1 to 8. An encoder has its own.
             norm: "batch" puts batch normalisation between each 3x3 convolution and its ReLU; "none" is the paper's.
                 An encoder has its own.
             padding: "same" pads the convolutions with zeros; "valid" does not, as in the paper: the logits are smaller
                 than the image by `margin` on each side. The same weights give the same logits far from the border if
                 the image of "same" begins 2 pixels before a multiple of `stride`, where the first pooling begins.
             encoder: "plain" for the paper's contracting path, or a name of `ENCODERS`, or `timm:` and a name of timm.
+            encoder_depth: How many of its strides an encoder keeps that can be cut (`efficientnet_lite0`, 1 to 5); if
+                not given, all of them.
             shuffle: Side of the squares of pixels that become channels before the first layer, and pixels again after
                 the last, 1 to 8: 2 does a quarter of the work at every level, and sees twice as far. Source: Shi et
                 al. 2016, arXiv:1609.05158, eq. 4. Only of the plain, padded network.
@@ -76,16 +78,21 @@ class UNet(nn.Module):
         plain = encoder == "plain"
         width = (16 if plain else 64) if width is None else width
         check_counts("unet", in_channels=in_channels, classes=classes, width=width)
-        if depth is not None:
-            check_counts("unet", most=8, depth=depth)
+        check_counts("unet", most=8, depth=depth)
         check_norm("unet", norm)
         check_counts("unet", most=8, shuffle=shuffle)
         if padding not in ("same", "valid"):
             raise UsageError(f"padding={padding!r} is unknown (unet). Expected 'same' or 'valid'.")
-        cuts = encoder in CUTTABLE
-        if not plain and (padding != "same" or (depth is not None and not cuts)):
-            wrong = f"padding={padding!r}" if padding != "same" else f"depth={depth}"
+        if not plain and (depth != 4 or padding != "same"):
+            wrong = f"depth={depth}" if depth != 4 else f"padding={padding!r}"
             raise UsageError(f"{wrong} does not go with encoder={encoder!r} (unet). Leave it out, or take 'plain'.")
+        if encoder_depth is not None:
+            check_counts("unet", most=5, encoder_depth=encoder_depth)
+        if encoder_depth is not None and encoder not in CUTTABLE:
+            raise UsageError(
+                f"encoder_depth={encoder_depth} does not go with encoder={encoder!r} (unet). Expected "
+                f"{' or '.join(sorted(CUTTABLE))}, or leave it out."
+            )
         if shuffle != 1 and (not plain or padding != "same"):
             raise UsageError(
                 f"shuffle={shuffle} does not go with encoder={encoder!r} and padding={padding!r} (unet). "
@@ -94,13 +101,15 @@ class UNet(nn.Module):
         self.in_channels, self.shuffle = in_channels, shuffle
         self.valid = padding == "valid"
         self.encoder: PlainEncoder | Encoder = (
-            PlainEncoder(in_channels * shuffle**2, width, depth or 4, norm, padding)
+            PlainEncoder(in_channels * shuffle**2, width, depth, norm, padding)
             if plain
-            else build_encoder(encoder, in_channels, width=width, **({} if depth is None else {"depth": depth}))
+            else build_encoder(
+                encoder, in_channels, width=width, **({} if encoder_depth is None else {"depth": encoder_depth})
+            )
         )
         self.stride: int = shuffle * self.encoder.strides[-1]
         self.bounded = plain or bool(self.encoder.bounded)
-        self.margin: int = 6 * 2 ** (depth or 4) - 4 if self.valid else 0
+        self.margin: int = 6 * 2**depth - 4 if self.valid else 0
         self.decoder = Decoder(
             self.encoder.channels, self.encoder.strides, width if plain else width / 4, norm, padding
         )
