@@ -16,6 +16,7 @@ from geoseg.vectors.cleaning import Cleaning, clean
 from geoseg.vectors.features import Feature
 from geoseg.vectors.formats import VectorFiles
 from geoseg.vectors.planes import Planes
+from geoseg.vectors.review import check_verdicts
 from geoseg.windows import Plan
 
 
@@ -74,6 +75,7 @@ class Outlines:
             check_review(review, path, names)
             names.append(REVIEW)
         check_names(names)
+        check_verdicts(path)
         return cls(found, vector_files(path, names, crs=grid.crs, others=others), review)
 
     @property

@@ -382,3 +382,40 @@ def test_help_is_instant():
         "sys.exit(bool({'torch', 'rasterio', 'dask', 'geopandas', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_verdicts_are_not_overwritten(run, files, tmp_path):
+    args = ("town.tif", "--probabilities", "p.tif", "--review", "3", "-o", "judged.gpkg")
+    assert run(*args).exit_code == 0
+    assert run(*args, "--overwrite").exit_code == 0  # nothing was written in it
+    review = pyogrio.read_dataframe(tmp_path / "judged.gpkg", layer="review")
+    review.loc[1, "verdict"] = "yes"
+    pyogrio.write_dataframe(
+        review, tmp_path / "judged.gpkg", layer="review", append=False, layer_options={"OVERWRITE": "YES"}
+    )
+    before = (tmp_path / "judged.gpkg").read_bytes()
+    done = run(*args, "--overwrite")
+    assert done.exit_code == 2
+    assert "judged.gpkg holds 1 verdicts in its layer 'review', which would be lost" in done.stderr
+    assert (tmp_path / "judged.gpkg").read_bytes() == before
+    assert not (tmp_path / "judged.gpkg.partial").exists()
+
+
+@pytest.mark.parametrize(("values", "classes"), [((0, 1, 2, 255), {1, 2}), ((0, 255), {255}), ((1, 255), {1})])
+def test_255_is_no_data_but_in_a_mask(run, tmp_path, values, classes):
+    labels = np.repeat(np.array(values, np.uint8), 20)[None, None].repeat(30, axis=1)
+    write_foreign(tmp_path / "foreign.tif", labels, crs="EPSG:32637", transform=Affine(0.3, 0, 5e5, 0, -0.3, 7e6))
+    done = run(tmp_path / "foreign.tif", "-o", tmp_path / "foreign.gpkg")
+    assert done.exit_code == 0, done.stderr
+    assert {str(name) for name, _ in pyogrio.list_layers(tmp_path / "foreign.gpkg")} == {
+        "layer_styles",
+        *(f"class_{value}" for value in classes),
+    }
+
+
+def test_no_classes_at_all(run, files, tmp_path):
+    for text in ("", " "):
+        done = run("town.tif", "--classes", text, "-o", tmp_path / "none.gpkg")
+        assert done.exit_code == 2
+        assert "Expected" in done.stderr
+        assert not list(tmp_path.glob("none*"))

@@ -323,3 +323,15 @@ def test_errors_are_all_or_nothing(tmp_path):
     with pytest.raises(LabelsError):
         evaluate_vectors(path, tmp_path / "none.gpkg", errors=tmp_path / "new.gpkg")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["e.gpkg", "p.gpkg"]
+
+
+def test_a_reference_far_wider_than_the_prediction_is_told(tmp_path, caplog):
+    predicted = write_geoseg(tmp_path / "p.gpkg", town()[:3])
+    reference = write(tmp_path / "r.gpkg", town())
+    area = write(tmp_path / "area.gpkg", [box(-1, -1, 11, 51)])
+    with caplog.at_level(logging.WARNING):
+        assert evaluate_vectors(predicted, reference, labelled_area=area).mean_f1 == 1
+        assert "lie outside of what" not in caplog.text
+        evaluate_vectors(predicted, reference)
+    assert f"6 of the 9 features of {reference} lie outside of what {predicted} covers" in caplog.text
+    assert "say with --aoi what was" in caplog.text

@@ -150,8 +150,11 @@ def test_a_stack_and_its_source(scene):
         (0.3, Factor()),
         (1.4, Factor()),
         (2.0, Factor(grow=2)),
+        (2.001, Factor(grow=2)),  # a scene by the middle of its zone
+        (1.999, Factor(grow=2)),
         (2.1, Factor(grow=3)),
         (4.0, Factor(grow=4)),
+        (4.01, Factor(grow=4)),
         (4.1, Factor()),  # nothing is left to see
         (10, Factor()),
     ],

@@ -147,3 +147,12 @@ def test_an_argument_of_an_architecture_is_named_where_it_stands(files, more, sa
 def test_a_scene_without_a_valid_pixel_is_named(files):
     said = refused("train void.tif scene.tif --labels b.gpkg --classes background,building -o r --tile-size 64")
     assert "void.tif has no valid pixel: nothing can be learnt there. Expected pixels with data." in said
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("paved", "unpaved"), ("residential", "nonresidential")])
+def test_a_word_within_another_is_no_slip(files, ours, theirs):
+    frame = geopandas.read_file("kinds.gpkg")
+    frame["class"] = ["building", *[theirs] * (len(frame) - 1)]
+    frame.to_file("words.gpkg")
+    done = run(f"tile scene.tif --labels words.gpkg --classes building,{ours} --tile-size 64 -o words")
+    assert done.exit_code == 0, done.stderr

@@ -115,7 +115,7 @@ def log_options(command: F) -> F:
 
 def entries(text: str) -> list[str]:
     """What stands between the commas of an option; an entry with a comma in it is quoted: '"water, ice",road'."""
-    return [entry.strip() for entry in next(csv.reader([text], skipinitialspace=True), [""])]
+    return [entry.strip() for entry in next(csv.reader([text], skipinitialspace=True), []) or [""]]
 
 
 def name_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:

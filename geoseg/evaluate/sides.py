@@ -21,6 +21,8 @@ from geoseg.targets.files import are_lines, read_layers
 log = logging.getLogger(__name__)
 
 _BACKGROUND = "background"
+_MANY_OUTSIDE = 0.2
+"""Share of the reference beyond the bounds of what was predicted that is worth a word."""
 _SIDES = 2000
 """Straight pieces that the border of a labelled area is at least taken to be of."""
 
@@ -90,8 +92,10 @@ def read_sides(
     classes: Sequence[str] | None,
     bounded: Sequence[str | None],
     options: ReferenceOptions,
+    *,
+    whole: bool = True,
 ) -> Sides:
-    """Read both files and sort their features by class.
+    """Read both files and sort their features by class. `whole`: all of the reference counts, wherever it lies.
 
     Raises:
         UsageError: If `classes` or `bounded` names a class, or an option a field or layer, that is not there.
@@ -123,7 +127,7 @@ def read_sides(
         _Layer(frame, plane.placed(frame, predicted), widths(frame, predicted), _told_classes(frame, names, predicted))
         for frame in ours
     ]
-    _check_places(predicted, reference, told, true)
+    _check_places(predicted, reference, told, true, whole=whole)
     return _sorted(predicted, reference, plane, told, true, names, classes, tuple(stated))
 
 
@@ -243,7 +247,9 @@ def _polygonal(shapes: np.ndarray) -> np.ndarray:
     return shapes
 
 
-def _check_places(predicted: Path, reference: Path, told: Sequence[_Layer], true: Sequence[_Layer]) -> None:
+def _check_places(
+    predicted: Path, reference: Path, told: Sequence[_Layer], true: Sequence[_Layer], *, whole: bool
+) -> None:
     ours, theirs = (np.concatenate([np.empty(0, object), *(layer.shapes for layer in side)]) for side in (told, true))
     if not len(ours):
         log.warning("%s holds no polygons and no lines", predicted)
@@ -253,6 +259,16 @@ def _check_places(predicted: Path, reference: Path, told: Sequence[_Layer], true
         raise LabelsError(
             f"{reference} lies outside {predicted}: it spans {extent(second)}, the prediction {extent(first)} (left, "
             "bottom, right, top in metres about the reference). Expected the same place. Check the CRS of both files."
+        )
+    outside = len(theirs) - int(shapely.intersects(shapely.box(*first), theirs).sum())
+    if whole and outside > _MANY_OUTSIDE * len(theirs):
+        log.warning(
+            "%d of the %d features of %s lie outside of what %s covers, and count as missed: if that ground was not "
+            "predicted, say with --aoi what was",
+            outside,
+            len(theirs),
+            reference,
+            predicted,
         )
 
 

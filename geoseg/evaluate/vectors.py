@@ -75,7 +75,7 @@ def evaluate_vectors(
     with ExitStack() as stack:
         inputs = [predicted, reference, *([labelled_area] if labelled_area else [])]
         outputs = stack.enter_context(_outputs(Path(errors), inputs, overwrite)) if errors is not None else None
-        sides = read_sides(predicted, reference, classes, tuple(bounded), options)
+        sides = read_sides(predicted, reference, classes, tuple(bounded), options, whole=labelled_area is None)
         area = _area(Path(labelled_area), sides) if labelled_area else None
         found = {name: _score(name, side, sides, area) for name, side in sides.classes.items()}
         found = {name: scored for name, scored in found.items() if scored.scores.to_dict()}

@@ -28,6 +28,7 @@ SLACK = 1.5
 """Factor beyond the ground sample distances seen in training that is nothing to speak of."""
 LARGEST_GROWTH = 4
 """Pixels on a side that a pixel is made into, at most: beyond that there is nothing left to see."""
+_HARDLY = 0.05
 _STRIP_PIXELS = 1 << 23
 """Of the scene that are in memory at a time, beside the tile they become."""
 
@@ -70,7 +71,7 @@ def factor_for(gsd: float, least: float, most: float, best: float) -> Factor:
         near = min((down, up), key=lambda shrink: abs(math.log(gsd * shrink / best)))
         return Factor(shrink=near)
     if gsd > most * SLACK:
-        grow = math.ceil(gsd / most)
+        grow = math.ceil(gsd / most - _HARDLY)  # true metres differ by some per mille over a zone of UTM
         return Factor(grow=grow) if grow <= LARGEST_GROWTH else Factor()
     return Factor()
 

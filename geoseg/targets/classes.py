@@ -129,7 +129,9 @@ def _check_typos(path: Path, column: str, values: list[str], names: list[str]) -
     """
     for name in names:
         near = get_close_matches(name.casefold(), [value.casefold() for value in values], n=1, cutoff=_NEARLY)
-        if near and not (near[0].startswith(name.casefold()) or name.casefold().startswith(near[0])):
+        one, two = name.casefold(), near[0] if near else ""
+        # Of two words one of which begins or ends with the other, each has a meaning of its own: unpaved, buildings.
+        if near and not any(a.startswith(b) or a.endswith(b) for a, b in ((one, two), (two, one))):
             shown = listed(values[:10]) + (", ..." if len(values) > 10 else "")
             raise UsageError(
                 f"class={name!r} is not in {path}, whose field {column!r} holds {shown}.{nearest(name, values)} "

@@ -264,7 +264,9 @@ def _train(
     check_metric(task, header, data, placement)
     journal.about = {"data": fingerprint(data), "init": init_digest(init) if init else None}
     if past and past.state:
-        journal.about["init"] = past.state.get("init")
+        journal.about.pop("init")
+        if "init" in past.state:
+            journal.about["init"] = past.state["init"]
         past.check(journal.about["data"])
         journal.state, journal.standing = past.state, past.standing
     if folder:

@@ -126,6 +126,8 @@ def read_classes(path: str | Path, names: Sequence[str] = ()) -> dict[int, tuple
             f"{path} has pixels of value 255 beside those of its nodata value {nodata}. Expected 255 to be what has "
             "no data. Take the statement back (gdal_edit.py -unsetnodata), or give the pixels of value 255 another one."
         )
+    if not names and set(present) - {0, NODATA}:  # not the mask of another program
+        present = [value for value in present if value != NODATA]
     named = dict(enumerate(names)) or {value: f"class_{value}" if value else "background" for value in [0, *present]}
     return {value: (name, _color(value, palette)) for value, name in named.items()}
 

@@ -3,13 +3,17 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas as pd
+import pyogrio
 import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
+from geoseg.errors import UsageError
 from geoseg.pixels import NODATA, PROBABILITY_SCALE
 from geoseg.targets import LabelledArea
 from geoseg.vectors.metric import Metric
@@ -26,7 +30,29 @@ _VALID = 0.5
 """Share of a whole cell that has data, at least."""
 _COVERED = 0.5
 """Share of a cell from which on listed features cover it: it would be judged twice."""
+_NAME = "review"
 _FIELDS = ("id", "kind", "layer", "feature_id", "class", "name", "prob", "prob_min10", "prob_edge", "verdict")
+
+
+def check_verdicts(path: Path) -> None:
+    """Refuse to replace what a person wrote.
+
+    Raises:
+        UsageError: If the file has a layer `review` with verdicts in it.
+    """
+    try:
+        layers = pyogrio.list_layers(path)[:, 0] if path.is_file() else ()
+        if _NAME not in layers:
+            return
+        verdicts = pyogrio.read_dataframe(path, layer=_NAME, columns=["verdict"], read_geometry=False)
+    except (DataSourceError, DataLayerError, ValueError):  # whatever it is, it is no review
+        return
+    written = int((verdicts["verdict"].fillna("").str.strip() != "").sum()) if "verdict" in verdicts else 0
+    if written:
+        raise UsageError(
+            f"{path} holds {written} verdicts in its layer {_NAME!r}, which would be lost. Expected a file without. "
+            "Write to another one, or move it away."
+        )
 
 
 def least_certain(

@@ -25,7 +25,7 @@ from geoseg.vectors.limited import LimitedPlanes
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.options import OutlineOptions
 from geoseg.vectors.planes import Planes, RasterPlanes
-from geoseg.vectors.review import least_certain
+from geoseg.vectors.review import check_verdicts, least_certain
 from geoseg.vectors.review_style import review_style
 from geoseg.vectors.rows import trace_rows
 
@@ -108,6 +108,8 @@ def vectorize_raster(
                 )
             check_review(review, output, layers)
             layers.append(REVIEW)
+        if overwrite:
+            check_verdicts(output)
         files = vector_files(output, layers, crs=planes.grid.crs)
         read = [path for path in (raster, probabilities, options.aoi) if path]
         # The journal's lock keeps a second run of that name out.
@@ -234,7 +236,7 @@ def _fingerprint(raster: Path, probabilities: str | Path | None, run: Outlining)
     for name, value in asdict(run.options).items():
         found[f"--{name.replace('_', '-')}"] = value
     aoi = run.options.aoi
-    return found | {"--aoi": aoi and hashlib.sha256(aoi.read_bytes()).hexdigest()}
+    return found | {"--aoi": aoi and hashlib.sha256(Path(aoi).read_bytes()).hexdigest()}
 
 
 def _classes(raster: Path, options: OutlineOptions) -> dict[int, tuple[str, str]]:
@@ -261,6 +263,8 @@ def _choose(raster: Path, classes: Mapping[int, tuple[str, str]], wanted: Sequen
             raise SceneError(f"{raster} holds nothing but background. Expected a class to outline.")
         return chosen
     known = [name for name, _ in classes.values()]
+    if not wanted:
+        raise UsageError(f"classes={list(wanted)} names no class of {raster}. Expected some of {listed(known)}.")
     for name in wanted:
         if name not in known:
             raise UsageError(

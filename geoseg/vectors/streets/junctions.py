@@ -11,6 +11,7 @@ from geoseg.vectors.streets.pruning import unite
 
 _ROUNDS = 3
 """Times that junctions are put in place and those that come to lie in each other made one."""
+_HAIR = 1e-6  # metres
 _APART = 1.2
 """Of the width of the narrower street: junctions nearer to each other are one."""
 _APART_M = 4.5
@@ -48,6 +49,12 @@ def settle(graph: Graph) -> None:
         graph.streets[number] = _trimmed(street, clear.get((number, 0), 0.0), clear.get((number, -1), 0.0))
     for node, spot in spots.items():
         graph.move(node, spot)
+    # A loop that was shorter than its junction is wide has come to nothing.
+    nothing = [n for n, street in graph.streets.items() if street.ends[0] == street.ends[1] and street.length < _HAIR]
+    for number in nothing:
+        graph.remove(number)
+    if nothing:
+        graph.tidy()
 
 
 def _unite_passed(graph: Graph, arms: dict[int, list[Arm]], spots: dict[int, np.ndarray]) -> list[int]:

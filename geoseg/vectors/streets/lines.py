@@ -21,6 +21,8 @@ def draw_lines(graph: Graph, smooth_m: float, simplify_m: float) -> np.ndarray:
     """(s,) shapely LineString of a graph's streets in metres, smooth and simple; their ends stay where they are."""
     lines = np.array([shapely.LineString(_smooth(street, smooth_m)) for street in graph.streets.values()], dtype=object)
     simple: np.ndarray = shapely.simplify(lines, simplify_m, preserve_topology=False)
+    gone = shapely.length(simple) == 0  # a loop that is smaller than the tolerance
+    simple[gone] = lines[gone]
     return simple
 
 

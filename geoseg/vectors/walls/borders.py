@@ -16,6 +16,7 @@ _FACING = np.cos(np.radians(15))
 _SHARE = 0.5
 """Of the shorter wall, at least, that must face the other one."""
 _POINTS = 8
+_MOST_PAIRS = 1 << 22  # of walls of two neighbours: such outlines are no buildings, and memory is finite
 _VERTICES = 1 << 20  # loaded in one go
 
 
@@ -102,6 +103,8 @@ def _middle(
     start, step = ours[0], ours[1] - ours[0]
     length, size = np.hypot(*step.T), np.hypot(*(theirs[1] - theirs[0]).T)
     kept, seen = length > 0, size > 0
+    if np.count_nonzero(kept) * np.count_nonzero(seen) > _MOST_PAIRS:
+        return None
     start, length, size = start[kept], length[kept], size[seen]
     ahead = step[kept] / length[:, None]
     from_, to = theirs[0][seen], theirs[1][seen]
