@@ -1,12 +1,16 @@
 """Touching buildings: split where the probability dips, whole where it does not."""
 
+import logging
+
 import numpy as np
 import pytest
 import shapely
 import shapely.affinity
+from affine import Affine
 
 from geoseg.errors import UsageError
-from geoseg.vectors import threads
+from geoseg.grid import Grid
+from geoseg.vectors import threads, touching
 from geoseg.vectors.patches import trace
 from geoseg.vectors.planes import ArrayPlanes
 from geoseg.vectors.touching import find_cores, split_touching, trace_apart
@@ -145,3 +149,21 @@ def test_no_value_is_left_to_borrow():
     full = ArrayPlanes(planes.values, planes.grid, {k: str(k) for k in range(255)})
     with pytest.raises(UsageError, match="all 255 values"):
         split_touching(full, 1, trace(full, [1], subpixel=True), gsd=GSD)
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_what_is_too_large_stays_whole_whatever_is_beside_it(another, monkeypatch, caplog):
+    """Two houses with a dip between them, too large together for what is looked at; a third one elsewhere."""
+    monkeypatch.setattr(touching, "_LARGEST", 1 << 10)
+    sure = np.zeros((120, 200), np.uint8)
+    sure[20:60, 20:58] = sure[20:60, 62:100] = 250
+    sure[20:60, 58:62] = 135
+    if another:
+        sure[80:100, 150:170] = 250
+    grid = Grid(sure.shape, Affine(0.5, 0, 0, 0, -0.5, 0), None)
+    names = {0: "background", 1: "building"}
+    planes = ArrayPlanes((sure > 127).astype(np.uint8), grid, names, np.stack([254 - sure, sure]))
+    with caplog.at_level(logging.WARNING):
+        patches = touching.trace_apart(planes, 1, gsd=0.5)
+    assert len(patches) == 1 + another
+    assert caplog.text.count("a patch of 80 x 40 pixels stays whole") == 1

@@ -35,7 +35,7 @@ def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int) -> np.nda
     for i, j in cuts:
         near[i].add(j)
         near[j].add(i)
-    root = np.arange(len(size))
+    into = np.arange(len(size))
     heap = [(-_doubt(cut, min(size[i], size[j]) < least), i, j) for (i, j), cut in cuts.items()]
     heapify(heap)
     while heap:
@@ -45,17 +45,24 @@ def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int) -> np.nda
         if (i, j) not in cuts or -doubt != _doubt(cuts[i, j], min(size[i], size[j]) < least):
             continue  # of pieces that have changed since
         del cuts[i, j]
-        root[root == j] = i
+        into[j] = i
+        grown = size[i] < least <= size[i] + size[j]
         size[i] += size[j]
-        near[i] = (near[i] | near[j]) - {i, j}
-        for other in sorted(near[j] - {i}):
+        near[j].discard(i)
+        near[i].discard(j)
+        for other in sorted(near[j]):
             kept = (min(i, other), max(i, other))
             cuts[kept] = cuts.get(kept, 0) + cuts.pop((min(j, other), max(j, other)))
-            near[other] = (near[other] | {i}) - {j}
-        for other in sorted(near[i]):
+            near[other].discard(j)
+            near[other].add(i)
+        near[i] |= near[j]
+        # The others are judged as before.
+        for other in sorted(near[i] if grown else near[j]):
             pair = (min(i, other), max(i, other))
             heappush(heap, (-_doubt(cuts[pair], min(size[i], size[other]) < least), *pair))
-    _, numbers = np.unique(root, return_inverse=True)
+    while (into[into] != into).any():
+        into = into[into]
+    _, numbers = np.unique(into, return_inverse=True)
     found: np.ndarray = numbers.astype(np.int32)[pieces]
     return found
 

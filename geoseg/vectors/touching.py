@@ -149,18 +149,22 @@ def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: floa
     least = max(round(LEAST_CORE_M2 / gsd**2), 4), round(LEAST_PIECE_M2 / gsd**2)
 
     def look(first: int, stop: int) -> list[_Pieces]:
-        box, inside = patches.box[first:stop], patches.first[first:stop]
-        window = _around(box)
-        if stop == first + 1 and window.area > _LARGEST:
-            log.warning("a patch of %d x %d pixels stays whole: no building is so large", window.width, window.height)
+        box = patches.box[first:stop]
+        width, height = (box[:, 2:] - box[:, :2]).astype(np.int64).T
+        for k in np.flatnonzero(width * height > _LARGEST):
+            log.warning("a patch of %d x %d pixels stays whole: no building is so large", width[k], height[k])
+        there = first + np.flatnonzero(width * height <= _LARGEST)
+        if not len(there):
             return []
+        box, inside = patches.box[there], patches.first[there]
+        window = _around(box)
         with lock:  # not all planes can be read by several threads
             probability = planes.probability(window, value)
             labels = planes.labels(window)
         if probability is None:
             return []
         cut = _cut(labels, probability, window, box, inside, values, level, least)
-        return [(first + k, rows, cols, changed) for k, rows, cols, changed in cut]
+        return [(int(there[k]), rows, cols, changed) for k, rows, cols, changed in cut]
 
     found = [pieces for band in in_threads(lambda band: look(*band), _bands(patches.box)) for pieces in band]
     none: np.ndarray = np.empty(0, np.int64)

@@ -69,7 +69,8 @@ def vectorize_raster(
 
     Buildings get straight walls; roads surfaces and centrelines that form a network; other classes share their borders.
     Memory is that of the finished shapes and of some rows; the outlines of pixels lie in a file meanwhile. What is
-    finished of the layers is kept in the folder `<output>.partial` until the output is complete.
+    finished of the layers is kept in the folder `<output>.partial` until the output is complete; raw outlines are all
+    in memory, and made again.
 
     Args:
         raster: GeoTIFF of one uint8 band.

@@ -1,6 +1,7 @@
 """Borders: what two patches have in common, and the narrow gaps that stand for a wall between them."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -79,10 +80,12 @@ def narrow_gaps(shapes: np.ndarray, gsd: float, known: list[Border]) -> list[Bor
     done = {(border.one, border.two) for border in known}
     one, two = shapely.STRtree(shapes).query(shapes, "dwithin", distance=widest)
     order = np.lexsort((two, one))
+    bounds = shapely.bounds(shapes) + np.array([-2, -2, 2, 2]) * widest
+    walls = lru_cache(maxsize=64)(lambda p: _walls(shapes[p]))
     found = []
     for p, q in zip(one[order].tolist(), two[order].tolist(), strict=True):
         if p < q and (p, q) not in done:
-            points = _middle(_walls(shapes[p]), _walls(shapes[q]), widest)
+            points = _middle(_within(walls(p), bounds[q]), _within(walls(q), bounds[p]), widest)
             if points is not None:
                 found.append(Border(p, q, points))
     return found
@@ -94,6 +97,13 @@ def _walls(shape: shapely.Polygon) -> tuple[np.ndarray, np.ndarray]:
     if not shapely.is_ccw(shape.exterior):
         ring = ring[::-1]
     return ring[:-1], ring[1:]
+
+
+def _within(walls: tuple[np.ndarray, np.ndarray], bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The walls that reach into a box: what lies elsewhere faces nothing in it."""
+    low, high = np.minimum(*walls), np.maximum(*walls)
+    kept = ((low <= bounds[2:]) & (high >= bounds[:2])).all(axis=1)
+    return walls[0][kept], walls[1][kept]
 
 
 def _middle(
