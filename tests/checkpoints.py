@@ -18,7 +18,18 @@ COLORS = ("red", "green", "blue", "nir")
 
 
 def write_checkpoint(
-    path: Path, *, bands=COLORS[:3], width=2, depth=1, constant=None, seed=0, mean=100.0, std=50.0, heads=None, **header
+    path: Path,
+    *,
+    bands=COLORS[:3],
+    width=2,
+    depth=1,
+    constant=None,
+    seed=0,
+    mean=100.0,
+    std=50.0,
+    heads=None,
+    more=None,
+    **header,
 ) -> Path:
     """A U-Net of three classes with random weights; with `constant` it says that class everywhere, with certainty.
 
@@ -27,7 +38,8 @@ def write_checkpoint(
     torch.manual_seed(seed)
     heads = dict(sorted((heads or {"surface": Head(classes=CLASSES)}).items()))
     channels = sum(head.channels for head in heads.values())
-    model = build_model("unet", in_channels=len(bands), classes=channels, width=width, depth=depth)
+    arch_args = {"width": width, "depth": depth, **(more or {})}
+    model = build_model("unet", arch_args, in_channels=len(bands), classes=channels)
     with torch.no_grad():
         model.train()(torch.randn(4, len(bands), 32, 32))  # batch normalisation gets statistics worth folding
         model.head.weight.mul_(3)
@@ -37,7 +49,7 @@ def write_checkpoint(
             model.head.bias[constant] = 20.0
     fields = {
         "arch": "unet",
-        "arch_args": {"width": width, "depth": depth},
+        "arch_args": arch_args,
         "bands": tuple(bands),
         "mean": (mean,) * len(bands),
         "std": (std,) * len(bands),

@@ -168,6 +168,18 @@ class TestPackaged:
         assert torch.equal(first, adapt_first_conv(given["conv_stem.weight"], 4))
         assert all(torch.equal(value, given[name]) for name, value in own.items())
 
+    def test_squares_of_pixels_begin_as_their_means(self, tmp_path, monkeypatch):
+        self.package(tmp_path, monkeypatch, self.published())
+        given = {"encoder": "efficientnet_lite0", "encoder_depth": 2}
+        folded, plain = UNet(4, 2, **given, shuffle=2), UNet(4, 2, **given)
+        for model in (folded, plain):
+            load_encoder(model, True)
+        image = torch.randn(1, 4, 32, 48)
+        blocks = torch.nn.functional.pixel_unshuffle(image, 2)
+        means = torch.nn.functional.avg_pool2d(image, 2)
+        for one, other in zip(folded.eval().encoder(blocks), plain.eval().encoder(means), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
     def test_without_the_package(self, monkeypatch):
         monkeypatch.setitem(pretrained.PACKAGED, "efficientnet_lite0", "no_such_package")
         with pytest.raises(UsageError, match=r"no_such_package.*pip install 'geoseg\[pretrained\]'"):

@@ -189,6 +189,24 @@ def test_what_is_dropped_is_said_and_first_classes_go_together(rgb, said):
     assert said == [f"WARNING init={rgb}: classes land, road kept, building dropped."]
 
 
+@pytest.mark.parametrize("bands", [(*RGB, "nir"), ("blue", "red", "green"), ("red", "nir", "blue")])
+def test_squares_of_pixels_go_with_their_band_and_class(tmp_path, bands):
+    shuffled = {"width": 2, "depth": 1, "shuffle": 2}
+    path = write_checkpoint(tmp_path / "shuffled.safetensors", more={"shuffle": 2})
+    config = config_of("background", "road", "tree", arch_args=shuffled)
+    begun = start(path, config, bands, own(bands))
+    one = picture(1)  # in every band
+    found = network_of(begun, config, bands)(one.expand(-1, len(bands), -1, -1))
+    known = load_checkpoint(path).build()(one.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(found[:, :2], known[:, [0, 2]])
+    if "nir" not in bands:
+        image = picture(3)
+        order = [bands.index(name) for name in RGB]
+        torch.testing.assert_close(
+            network_of(begun, config, bands)(image)[:, :2], load_checkpoint(path).build()(image[:, order])[:, [0, 2]]
+        )
+
+
 def test_drawing_fresh_weights_leaves_the_random_state_alone(rgb):
     torch.manual_seed(3)
     before = torch.get_rng_state()

@@ -323,7 +323,16 @@ class TestShuffle:
         image = torch.randn(1, 3, 32, 32).contiguous(memory_format=torch.channels_last)
         assert model(image).is_contiguous(memory_format=torch.channels_last)
 
-    @pytest.mark.parametrize("other", [{"encoder": "vgg16"}, {"padding": "valid"}, {"shuffle": 0}, {"shuffle": 9}])
+    def test_with_an_encoder(self):
+        given = {"encoder": "efficientnet_lite0", "encoder_depth": 2}
+        model = settled(UNet(2, 3, **given, shuffle=2)).double()
+        assert model.stride == 8
+        radius = receptive_radius(model)
+        assert radius == 2 * receptive_radius(UNet(2, 3, **given)) + 1
+        assert tile_error(model, radius) < 1e-10
+        assert model(torch.randn(1, 2, 17, 33).double()).shape == (1, 3, 17, 33)
+
+    @pytest.mark.parametrize("other", [{"padding": "valid"}, {"shuffle": 0}, {"shuffle": 9}])
     def test_refused(self, other):
         with pytest.raises(UsageError, match="shuffle="):
             UNet(3, 2, **({"shuffle": 2} | other))

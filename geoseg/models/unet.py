@@ -69,7 +69,7 @@ class UNet(nn.Module):
                 not given, all of them.
             shuffle: Side of the squares of pixels that become channels before the first layer, and pixels again after
                 the last, 1 to 8: 2 does a quarter of the work at every level, and sees twice as far. Source: Shi et
-                al. 2016, arXiv:1609.05158, eq. 4. Only of the plain, padded network.
+                al. 2016, arXiv:1609.05158, eq. 4. Only of the padded network.
 
         Raises:
             UsageError: If an argument is out of its range, or does not go with the encoder.
@@ -93,10 +93,9 @@ class UNet(nn.Module):
                 f"encoder_depth={encoder_depth} does not go with encoder={encoder!r} (unet). Expected "
                 f"{' or '.join(sorted(CUTTABLE))}, or leave it out."
             )
-        if shuffle != 1 and (not plain or padding != "same"):
+        if shuffle != 1 and padding != "same":
             raise UsageError(
-                f"shuffle={shuffle} does not go with encoder={encoder!r} and padding={padding!r} (unet). "
-                "Leave it out, or take 'plain' and 'same'."
+                f"shuffle={shuffle} does not go with padding={padding!r} (unet). Leave it out, or take 'same'."
             )
         self.in_channels, self.shuffle = in_channels, shuffle
         self.valid = padding == "valid"
@@ -104,9 +103,14 @@ class UNet(nn.Module):
             PlainEncoder(in_channels * shuffle**2, width, depth, norm, padding)
             if plain
             else build_encoder(
-                encoder, in_channels, width=width, **({} if encoder_depth is None else {"depth": encoder_depth})
+                encoder,
+                in_channels * shuffle**2,
+                width=width,
+                **({} if encoder_depth is None else {"depth": encoder_depth}),
             )
         )
+        if isinstance(self.encoder, Encoder):
+            self.encoder.shuffle = shuffle
         self.stride: int = shuffle * self.encoder.strides[-1]
         self.bounded = plain or bool(self.encoder.bounded)
         self.margin: int = 6 * 2**depth - 4 if self.valid else 0

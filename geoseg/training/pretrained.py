@@ -234,7 +234,8 @@ def _load(module: nn.Module, given: Mapping[str, Tensor], path: Path) -> None:
         if isinstance(encoder, Encoder):
             first = ".".join(filter(None, (name, encoder.first_conv, "weight")))
             if first in state and state[first].ndim == 4 and state[first].shape[1] == 3:
-                state[first] = adapt_first_conv(state[first], encoder.in_channels)
+                bands = encoder.in_channels // encoder.shuffle**2
+                state[first] = adapt_first_conv(state[first], bands, shuffle=encoder.shuffle)
     for name in sorted(own.keys() | state.keys()):
         if name.endswith("num_batches_tracked") and name not in state:
             state[name] = own[name]  # files older than PyTorch 0.4.1 do not have it

@@ -161,6 +161,7 @@ def _transplant(
         torch.manual_seed(config.seed)
         fresh = build_model(config.arch, config.arch_args, in_channels=bands, classes=channels).state_dict()
     axes = _axes(config)
+    square = int(config.arch_args.get("shuffle", 1)) ** 2  # channels that a band, or a class, has for its pixels
     state = {}
     for name, own in fresh.items():
         old, (band_axes, class_axes) = given.state_dict.get(name), axes[name]
@@ -175,9 +176,11 @@ def _transplant(
             )
         tensor = old
         for axis in band_axes:
-            tensor = _spread(tensor, axis, from_bands[: own.shape[axis]])
+            squares = tensor.unflatten(axis, (-1, square))
+            tensor = _spread(squares, axis, from_bands[: own.shape[axis] // square]).flatten(axis, axis + 1)
         for axis in class_axes:
-            tensor = _choose(tensor, own, axis, from_channels[: own.shape[axis]])
+            squares, new = (one.unflatten(axis, (-1, square)) for one in (tensor, own))
+            tensor = _choose(squares, new, axis, from_channels[: new.shape[axis]]).flatten(axis, axis + 1)
         state[name] = tensor.contiguous()
     return state
 

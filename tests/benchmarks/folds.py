@@ -31,12 +31,13 @@ def without(config: TrainConfig, fold: str, folds: dict[str, Any]) -> TrainConfi
     sources: list[dict[str, Any]] = []
     for source in config.model_dump(mode="json", by_alias=True, exclude_none=True)["data"]["sources"]:
         name = Path(source["scene"]).stem if "scene" in source else ""
-        if name in out["out"] or (name == "rio_west" and out["rio"] == "all"):
+        in_rio = name == "rio_west" or "rio" in Path(source.get("scene", "")).parent.name
+        if name in out["out"] or (in_rio and out["rio"] == "all"):
             continue
         if name == "rio_west":
             (left,) = (half for half in ("north", "south") if half != out["rio"])
             sources.append(source | {"train": [folds["rio"][left]], "val": []})
-        elif name:
+        elif name in folds["labelled"]:
             sources.append(source | {"train": [folds["labelled"][name]], "val": [folds["held"][name]]})
         elif "folder" in source:
             tiles = [f"tile{k}" for k in (1, 3, 4, 5, 6, 7) if f"tile{k}" not in out["dubai"]]

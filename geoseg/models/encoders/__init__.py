@@ -67,18 +67,20 @@ def build_encoder(name: str, in_channels: int, *, width: int = 64, **options: An
         raise UsageError(f"encoder {name} cannot be built with {options} ({err}).") from err
 
 
-def adapt_first_conv(weight: Tensor, in_channels: int) -> Tensor:
+def adapt_first_conv(weight: Tensor, in_channels: int, *, shuffle: int = 1) -> Tensor:
     """The weight of a first convolution for red, green and blue, made into one for `in_channels` bands.
 
     Three bands keep the weight as it is. Otherwise each band gets the mean of the three kernels, scaled by
-    3 / in_channels, so that the response to an image with the same value in every band stays what it was.
+    3 / in_channels, so that the response to an image with the same value in every band stays what it was. Where squares
+    of pixels are channels, each pixel of a square gets an equal part: the convolution of the image of their means.
 
     Args:
         weight: (K, 3, h, w) float.
-        in_channels: At least 1.
+        in_channels: Bands, at least 1.
+        shuffle: Side of the squares of pixels that are channels.
 
     Returns:
-        (K, in_channels, h, w) of the same dtype.
+        (K, in_channels * shuffle**2, h, w) of the same dtype.
 
     Raises:
         ShapeError: If the weight is not that of a convolution of three bands.
@@ -87,6 +89,6 @@ def adapt_first_conv(weight: Tensor, in_channels: int) -> Tensor:
         raise ShapeError(
             f"first convolution of shape {tuple(weight.shape)} does not read 3 bands. Expected (K, 3, h, w)."
         )
-    if in_channels == 3:
-        return weight
-    return (weight.mean(1, keepdim=True) * (3 / in_channels)).repeat(1, in_channels, 1, 1)
+    if in_channels != 3:
+        weight = (weight.mean(1, keepdim=True) * (3 / in_channels)).repeat(1, in_channels, 1, 1)
+    return weight if shuffle == 1 else weight.repeat_interleave(shuffle**2, dim=1) / shuffle**2

@@ -12,6 +12,8 @@ class Encoder(nn.Module):
     name: str
     """Key of `ENCODERS`."""
     in_channels: int
+    shuffle: int = 1
+    """Side of the squares of pixels that are channels of its input, band by band."""
     channels: list[int]
     """Of each feature map, the finest first."""
     strides: list[int]
