@@ -2,7 +2,7 @@
 
 python examples/compare_architectures.py [-o FOLDER] [--data FOLDER] [--quick]
 
-The tiles are the drone scenes of `oam_buildings`, split as in `configs/unet_builtin.yaml`, in the folder of labelled
+The tiles are the drone scenes of `oam_buildings`, split as in `examples/drone_scenes.yaml`, in the folder of labelled
 imagery that --data or GEOSEG_DATA names. Without one, synthetic towns are drawn. Runs that are there already are not
 repeated, so that an interrupted comparison goes on where it ended.
 """
@@ -25,7 +25,7 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from geoseg.checkpoint import load_checkpoint
-from geoseg.config import SceneSource, TrainConfig, dump_config, load_config
+from geoseg.config import TrainConfig, dump_config, load_config
 from geoseg.engine import cells
 from geoseg.models import build_model
 from geoseg.models.cost import macs_per_pixel, parameters
@@ -143,10 +143,8 @@ def data_sources(options: argparse.Namespace) -> list[dict[str, Any]]:
         many = 2 if options.quick else 24
         return [{"synthetic": many} | town, {"synthetic": 2, "seed": 900, "split": "val"} | town]
     os.environ["GEOSEG_DATA"] = str(Path(options.data).absolute())
-    shipped = load_config(Path(__file__).parents[1] / "configs" / "unet_builtin.yaml").data.sources
-    # Scenes without validation windows have labels that lie beside the roofs.
-    drone = [s for s in shipped if isinstance(s, SceneSource) and "oam_buildings" in s.scene and s.val]
-    return [s.model_dump(by_alias=True, exclude_none=True) | {"known": None, "zoom": None} for s in drone]
+    drone = load_config(Path(__file__).with_name("drone_scenes.yaml")).data.sources
+    return [source.model_dump(by_alias=True, exclude_none=True) | {"known": None, "zoom": None} for source in drone]
 
 
 def unvalidated(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:

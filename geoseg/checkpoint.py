@@ -11,29 +11,37 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any
 
 import safetensors
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import ValidationError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
 from geoseg import __version__
+from geoseg.builtin import builtin_models, resolve_model
 from geoseg.errors import CheckpointError, OutputError, UsageError
-from geoseg.models import MODELS, build_model
+from geoseg.header import ClassInfo, GroundSampling, Head, Header
+from geoseg.models import build_model
 
-BUILTIN_FOLDER = Path(__file__).parent / "weights"
-"""Where the trained models that ship with the package lie: `<name>.safetensors`."""
+__all__ = [
+    "Checkpoint",
+    "ClassInfo",
+    "GroundSampling",
+    "Head",
+    "Header",
+    "builtin_models",
+    "load_checkpoint",
+    "resolve_model",
+    "save_checkpoint",
+]
 
 _KEY = "geoseg"
 _MAX_HEADER = 16 << 20
 _MAX_FILE = 4 << 30
-_MAX_CHANNELS = 1024
-"""Of the logits: what a cell of them takes must fit into memory."""
 _KINDS = (
     (b"PK", "a zip archive, such as PyTorch's .pt"),
     (b"\x80", "a pickle"),
@@ -43,166 +51,6 @@ _KINDS = (
     (b"GGUF", "GGUF"),
     (b"\x08", "perhaps ONNX"),
 )
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("expected printable characters")
-    return text
-
-
-Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
-HeadName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
-"""A head's name becomes part of the name of a file."""
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, le=1 << 20)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class ClassInfo(_Strict):
-    """One class."""
-
-    name: Name
-    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
-    """#rrggbb."""
-
-
-class Head(_Strict):
-    """One output of the network: some channels of its logits."""
-
-    task: Literal["multiclass", "binary", "multilabel", "regression"] = "multiclass"
-    """multiclass: each pixel has one of the classes. binary: it is of the second class, or not, by a single logit.
-    multilabel: it has any number of them. regression: it has a value."""
-    classes: Annotated[tuple[ClassInfo, ...], Field(max_length=255)] = ()
-    """By index in the logits; the first is the background where each pixel has one class. None for regression."""
-    scale: Positive = 1.0
-    """Of regression: the value is the logit times this, plus `offset`."""
-    offset: float = 0.0
-    """See `scale`."""
-    unit: Annotated[str, Field(max_length=100), AfterValidator(_printable)] = ""
-    """Of the values."""
-
-    @model_validator(mode="after")
-    def _classes_fit(self) -> Self:
-        if len({item.name for item in self.classes}) < len(self.classes):
-            raise ValueError("two classes have one name")
-        least, most = {"multiclass": (2, 255), "binary": (2, 2), "multilabel": (1, 255), "regression": (0, 0)}[
-            self.task
-        ]
-        if not least <= len(self.classes) <= most:
-            raise ValueError(f"a {self.task} head with {len(self.classes)} classes; expected {least} to {most}")
-        return self
-
-    @property
-    def channels(self) -> int:
-        """Channels of the logits."""
-        return len(self.classes) if self.task in ("multiclass", "multilabel") else 1
-
-    @property
-    def switched(self) -> tuple[str, ...]:
-        """Names of the classes that are taken or not by a probability of their own."""
-        if self.task == "regression" or self.task == "multiclass":
-            return ()
-        return tuple(item.name for item in self.classes[1 if self.task == "binary" else 0 :])
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether each pixel has one of the classes, the first of which is the background."""
-        return self.task in ("multiclass", "binary")
-
-
-def _by_name(heads: dict[str, Head]) -> dict[str, Head]:
-    # JSON objects have no order: one that the channels depend on must not be left to the writer.
-    return dict(sorted(heads.items()))
-
-
-class GroundSampling(NamedTuple):
-    """Metres per pixel of the training samples."""
-
-    min: Positive
-    """The finest."""
-    max: Positive
-    """The coarsest."""
-    best: Positive
-    """The most usual."""
-
-
-class Header(_Strict):
-    """What a checkpoint says of itself. Within format 1 an unknown key is an error."""
-
-    format: Literal[1] = 1
-    """Version of this layout."""
-    arch: Name
-    """A key of `geoseg.models.MODELS`."""
-    arch_args: dict[str, bool | int | float | str] = {}
-    """The architecture's own arguments."""
-    bands: Annotated[tuple[Name, ...], Field(min_length=1, max_length=4096)]
-    """Names of the input bands, in the network's order."""
-    mean: tuple[float, ...]
-    """Training mean per band, in the scene's units; also what invalid pixels are filled with."""
-    std: tuple[Positive, ...]
-    """Training standard deviation per band."""
-    value_range: tuple[tuple[float, float], ...]
-    """Lowest and highest training value per band."""
-    dtype: Name
-    """Pixel type of the training scenes, such as `uint8`."""
-    gsd: GroundSampling | None = None
-    """Metres per pixel seen in training; None where the training data had no georeference."""
-    heads: Annotated[dict[HeadName, Head], Field(min_length=1, max_length=64), AfterValidator(_by_name)]
-    """The network's outputs; the logits' channels are in the alphabetical order of their names."""
-    cell_side: Annotated[int, Field(ge=1, le=1 << 15)]
-    """Side of a cell in pixels, a multiple of `stride`; where the context is unbounded, of what the network sees."""
-    stride: Count
-    """The factor the network's deepest level is downsampled by."""
-    receptive_radius: Annotated[int, Field(ge=0, le=1 << 13)] | None
-    """Pixels on each side of a pixel that its logits depend on; None where that is unbounded."""
-    temperature: Positive = 1.0
-    """Divides the logits before the softmax, so that probabilities are calibrated."""
-    thresholds: dict[Name, Annotated[float, Field(ge=0, le=1)]] = {}
-    """Probability above which a class of a binary or multilabel head is taken, by the class's name; else one half."""
-    licence: Annotated[str, Field(max_length=4000)] = ""
-    """Of the training data."""
-    origin: Annotated[str, Field(max_length=4000)] = ""
-    """Whose training data it is."""
-    metrics: dict[str, JsonValue] = {}
-    """Scores on the held-out set."""
-    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """Of the tensors as stored and of the rest of this header; `save_checkpoint` fills it in."""
-    geoseg_version: Annotated[str, Field(max_length=100)] = ""
-    """The version that wrote the file; `save_checkpoint` fills it in."""
-
-    @model_validator(mode="after")
-    def _fields_agree(self) -> Self:
-        for name in ("mean", "std", "value_range"):
-            if len(getattr(self, name)) != len(self.bands):
-                raise ValueError(f"{len(self.bands)} bands, but {name} has {len(getattr(self, name))} entries")
-        if any(low > high for low, high in self.value_range):
-            raise ValueError("a value_range runs downwards")
-        if self.gsd and not self.gsd.min <= self.gsd.best <= self.gsd.max:
-            raise ValueError("gsd is not in the order min <= best <= max")
-        takes = [name for head in self.heads.values() for name in head.switched]
-        if wrong := [name for name in self.thresholds if takes.count(name) != 1]:
-            raise ValueError(f"the threshold of {wrong[0]!r} is of no class, or of several, that is taken by itself")
-        if len({name.casefold() for name in self.heads}) < len(self.heads):
-            raise ValueError("two heads have names that differ in their case alone")
-        if self.channels > _MAX_CHANNELS:
-            raise ValueError(f"the heads have {self.channels} channels; expected at most {_MAX_CHANNELS}")
-        if self.cell_side % self.stride:
-            raise ValueError(f"cell_side {self.cell_side} is no multiple of stride {self.stride}")
-        return self
-
-    @property
-    def classes(self) -> tuple[ClassInfo, ...]:
-        """Classes of the first head that has any, by index."""
-        return next((head.classes for head in self.heads.values() if head.classes), ())
-
-    @property
-    def channels(self) -> int:
-        """Of the logits, all heads together."""
-        return sum(head.channels for head in self.heads.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -274,49 +122,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     _check_fit(path, header, tensors)
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     return Checkpoint(header, floats)
-
-
-def builtin_models() -> dict[str, Path]:
-    """The trained models that ship with the package: name -> checkpoint, by name."""
-    return dict(sorted((path.stem, path) for path in BUILTIN_FOLDER.glob("*.safetensors")))
-
-
-def resolve_model(name_or_path: str | Path) -> Path:
-    """The checkpoint that a user means by `--model`.
-
-    A built-in name always means the model that ships with the package; a file of the same name is reached by `./name`.
-
-    Raises:
-        UsageError: If it is neither a built-in model nor a path, or a path where nothing is.
-    """
-    text = str(name_or_path)
-    builtin = builtin_models()
-    if text in builtin:
-        return builtin[text]
-    path = Path(text)
-    if text and _may_exist(path):
-        return path
-    if path.name != text or path.suffix:
-        raise UsageError(f"model={text} does not exist. Expected a checkpoint or a built-in model{_choice(builtin)}.")
-    if text in MODELS:
-        raise UsageError(
-            f"model={text!r} is an architecture, and no trained model of that name is built in. Expected a checkpoint "
-            f"or a built-in model{_choice(builtin)}. Train one: geoseg train DATA -o RUN --arch {text}."
-        )
-    near = get_close_matches(text, [*builtin, *MODELS], n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"model={text!r} is unknown.{hint} Expected a checkpoint or a built-in model{_choice(builtin)}.")
-
-
-def _may_exist(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return True  # too long a name, a folder that is closed to us: reading it will say
-
-
-def _choice(builtin: Mapping[str, Path]) -> str:
-    return f" ({', '.join(builtin)})" if builtin else " (none in this installation)"
 
 
 _AGAIN = "Expected the file as geoseg wrote it. Fetch or train it again."

@@ -18,11 +18,12 @@ from geoseg.batches import Reader, Tile, read_tile
 from geoseg.blend import add, taper
 from geoseg.checkpoint import load_checkpoint
 from geoseg.errors import CheckpointError, SceneError
+from geoseg.layers import LABELS_ONLY, Keep
 from geoseg.predict import Ensemble, Placement, Predictor, Runner
 from geoseg.scene import Scene, SceneSource
 from geoseg.scene.resampled import Resampled, ResampledSource
 from geoseg.scene.stack import Stack, StackSource
-from geoseg.scores import LABELS_ONLY, Decision, Keep, Scores
+from geoseg.scores import Decision, Scores
 from geoseg.targets import LabelledArea, labelled_area
 from geoseg.windows import Plan, TaperedPlan, Window
 

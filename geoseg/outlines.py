@@ -7,8 +7,8 @@ from pathlib import Path
 from geoseg.checkpoint import Header
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
+from geoseg.layers import Layer
 from geoseg.outputs import Outputs
-from geoseg.scores import Layer
 from geoseg.spool import Spool
 from geoseg.targets.files import REVIEW
 from geoseg.vectors import Outlining, SpoolPlanes, check_names, check_review, vector_files, write_features

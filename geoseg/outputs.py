@@ -5,7 +5,8 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from types import TracebackType
@@ -147,30 +148,52 @@ def _is_leftover(final: Path, run: str, side: str = "") -> bool:
 
 
 def _check(path: Path, inputs: Iterable[Path], overwrite: bool, run: str) -> None:
-    try:
-        str(path).encode()  # GDAL and SQLite take UTF-8 only: refused now rather than after hours
+    with _told(path):
         for source in inputs:
             if path.exists() and source.exists() and path.samefile(source):
                 raise OutputExistsError(f"output {path} is the input {source}. Expected another name.")
         if path.is_symlink() and not path.exists():
             raise OutputExistsError(f"{path} is a link to nothing. Expected a free name.")
-        if path.exists():
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise OutputExistsError(f"{path} exists and is no regular file. Expected a free name.")
-            if not overwrite and not _is_leftover(path, run):
-                raise OutputExistsError(f"{path} exists. Expected a free name, or --overwrite to replace it.")
+        check_place(path, run)
+        if path.exists() and not overwrite and not _is_leftover(path, run):
+            raise OutputExistsError(f"{path} exists. Expected a free name, or --overwrite to replace it.")
         for side in _SIDES:
             beside = path.with_name(path.name + side)
             if os.path.lexists(beside) and not overwrite and not _is_leftover(path, run, side):
                 raise OutputExistsError(f"{beside} exists, of an earlier raster. Expected it gone, or --overwrite.")
+
+
+def check_place(path: Path, run: str | None = None) -> None:
+    """Refuse a file that could not be written, whether there is one to replace or not.
+
+    Args:
+        path: The file.
+        run: As of `Outputs`.
+
+    Raises:
+        OutputExistsError: If something else than a file has the name.
+        OutputError: If the folder is missing or not writable, or no file can have such a name.
+    """
+    with _told(path):
+        str(path).encode()  # GDAL and SQLite take UTF-8 only: refused now rather than after hours
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise OutputExistsError(f"{path} exists and is no regular file. Expected a free name.")
         folder = path.parent
         if not folder.is_dir():
             raise OutputError(f"{path}: the folder {folder} does not exist. Expected an existing folder. Create it.")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{path}: the folder {folder} is not writable. Expected a writable folder.")
         # Quotas, read-only file systems, names too long: to make a file is the only sure answer.
-        _temporary(path, run, ".probe").touch()
-        _temporary(path, run, ".probe").unlink()
+        probe = _temporary(path, run or str(os.getpid()), ".probe")
+        probe.touch()
+        probe.unlink()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system says of a name becomes one error."""
+    try:
+        yield
     except OSError as err:
         if isinstance(err, OutputExistsError | OutputError):
             raise

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from geoseg.batches import Tile, to_batch
 from geoseg.errors import DeviceError, UsageError
+from geoseg.layers import LABELS_ONLY, Keep, layers_of
 from geoseg.models.fold import fold_batchnorm
 from geoseg.models.layout import channels_last
-from geoseg.scores import LABELS_ONLY, Decision, Keep, Scores, layers_of, mean_logits
+from geoseg.scores import Decision, Scores, mean_logits
 
 log = logging.getLogger(__name__)
 

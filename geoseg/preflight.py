@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geoseg.checkpoint import Header
 from geoseg.errors import NOTE, BandError, UsageError
+from geoseg.header import Header
 from geoseg.scene import Scene
 from geoseg.scene.bands import undated
 from geoseg.scene.opening import driver_for, is_remote

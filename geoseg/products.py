@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from geoseg.endings import check_raster_ending, check_vector_ending
 from geoseg.errors import UsageError
-from geoseg.scores import Keep, Layer
+from geoseg.layers import Keep, Layer
+from geoseg.outputs import check_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,19 @@ class Products:
         """As asked for, by name, the class raster first."""
         named = {name: getattr(self, name) for name in self._NAMES}
         return {name: path for name, path in named.items() if path is not None}
+
+    def check(self) -> None:
+        """Refuse names that no model's results could be written to. What exists is left to `Outputs`.
+
+        Raises:
+            UsageError: If the ending of a name is not that of a format it can be written in.
+            OutputExistsError: If a name is a folder's, or of something else that is no file.
+            OutputError: If a folder is missing or not writable.
+        """
+        for path in self.paths().values():
+            check_place(path)
+        for name, path in self.paths().items():
+            (check_vector_ending if name == "vectors" else check_raster_ending)(path)
 
     @property
     def keep(self) -> Keep:

@@ -26,17 +26,24 @@ _OURS = re.compile(r"lock|run\.(json|part)|cell-\d+\.(zst|part)")
 class Spool:
     """A folder of finished cells, owned by one process at a time. Written by the parent only."""
 
-    def __init__(self, folder: Path, lock: BinaryIO) -> None:
+    def __init__(self, folder: Path, lock: BinaryIO, unit: str = "cell", inputs: str = "scene, model") -> None:
         """Use `Spool.open`."""
         self.folder = folder
-        self._lock = lock
+        self._lock, self._unit, self._inputs = lock, unit, inputs
         self._compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
         self.done: set[int] = set()
         """Indices of the finished cells."""
 
     @classmethod
     def open(
-        cls, folder: Path, fingerprint: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+        cls,
+        folder: Path,
+        fingerprint: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        unit: str = "cell",
+        inputs: str = "scene, model",
     ) -> "Spool":
         """Begin a run, or go on with one.
 
@@ -45,6 +52,8 @@ class Spool:
             fingerprint: What the cells depend on, as JSON has it, under the names that a user knows.
             resume: Go on with the cells that are there. Nothing to go on with is not an error.
             overwrite: Throw away the cells that are there.
+            unit: What a cell is to the user, for messages.
+            inputs: What the user gives a run beside options, for messages.
 
         Raises:
             OutputExistsError: If another process works on it, there are cells and neither flag is given, or the folder
@@ -58,7 +67,7 @@ class Spool:
                 raise OutputExistsError(
                     f"{folder} holds {foreign[0]}, which is of no interrupted run. Expected a free name. Move it away."
                 )
-            spool = cls(folder, take_lock(folder))
+            spool = cls(folder, take_lock(folder), unit, inputs)
             try:
                 spool._begin(dict(fingerprint), resume, overwrite)
             except BaseException:
@@ -70,7 +79,7 @@ class Spool:
         found = sorted(self.folder.glob("cell-*.zst"))
         if found and not (resume or overwrite):
             raise OutputExistsError(
-                f"{self.folder} holds {len(found)} finished cells of an interrupted run. "
+                f"{self.folder} holds {len(found)} finished {self._unit}s of an interrupted run. "
                 "Expected --resume to go on with them, or --overwrite to start again."
             )
         if found and resume:
@@ -91,15 +100,15 @@ class Spool:
             before = json.loads((self.folder / _RUN).read_text())
         except (OSError, ValueError) as err:
             raise ResumeError(
-                f"{self.folder / _RUN}, which says what run the cells are of, cannot be read ({err}). Expected it as "
-                "it was written. Use --overwrite to start again."
+                f"{self.folder / _RUN}, which says what run the {self._unit}s are of, cannot be read ({err}). Expected "
+                "it as it was written. Use --overwrite to start again."
             ) from err
         now = json.loads(json.dumps(fingerprint))
         changed = [key for key in now | before if before.get(key) != now.get(key)]
         if changed:
             said = ", ".join(f"{key} {_difference(before.get(key), now.get(key))}" for key in changed)
             raise ResumeError(
-                f"{self.folder} is of another run: {said}. Expected the first run's scene, model and options. "
+                f"{self.folder} is of another run: {said}. Expected the first run's {self._inputs} and options. "
                 "Repeat them, or use --overwrite to start again."
             )
 
@@ -129,7 +138,9 @@ class Spool:
             with path.open("rb") as file:
                 return dict(_arrays(file, only))
         except (OSError, ValueError, MemoryError, zstandard.ZstdError) as err:
-            raise OutputError(f"{path} is damaged ({err}). Expected the cell as it was written. Start again.") from err
+            raise OutputError(
+                f"{path} is damaged ({err}). Expected the {self._unit} as it was written. Start again."
+            ) from err
 
     def remove(self) -> None:
         """Delete the folder: the run is complete, or its cells are of no use."""

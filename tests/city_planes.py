@@ -7,7 +7,7 @@ import shapely
 from scipy.ndimage import gaussian_filter
 from scipy.special import ndtri
 
-from geoseg.scores import NODATA, PROBABILITY_SCALE
+from geoseg.pixels import NODATA, PROBABILITY_SCALE
 from geoseg.synthetic.noise import Noise
 from geoseg.synthetic.scan import Edges, cover, edges_of_polygons, inside
 from geoseg.windows import Window

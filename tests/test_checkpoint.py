@@ -16,6 +16,7 @@ from checkpoints import write_checkpoint
 from pydantic import ValidationError
 from safetensors.torch import save as dump_tensors
 
+from geoseg import builtin
 from geoseg import checkpoint as module
 from geoseg.checkpoint import (
     ClassInfo,
@@ -489,7 +490,7 @@ class TestResolve:
         folder.mkdir()
         for name in ("unet", "unet-roads"):
             (folder / f"{name}.safetensors").write_bytes(saved.read_bytes())
-        monkeypatch.setattr(module, "BUILTIN_FOLDER", folder)
+        monkeypatch.setattr(builtin, "BUILTIN_FOLDER", folder)
         monkeypatch.chdir(tmp_path)
         return folder
 
@@ -529,7 +530,7 @@ class TestResolve:
             resolve_model("unet")
 
     def test_nothing_shipped(self, shipped, monkeypatch):
-        monkeypatch.setattr(module, "BUILTIN_FOLDER", shipped / "absent")
+        monkeypatch.setattr(builtin, "BUILTIN_FOLDER", shipped / "absent")
         assert builtin_models() == {}
         with pytest.raises(UsageError, match="none in this installation"):
             resolve_model("unet")

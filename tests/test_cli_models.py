@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from geoseg import checkpoint
+from geoseg import builtin
 from geoseg.checkpoint import ClassInfo, Head, Header, save_checkpoint
 from geoseg.cli.main import geoseg
 from geoseg.models import GOOD_FOR, MODELS, build_model
@@ -38,12 +38,13 @@ def shipped(tmp_path, monkeypatch):
         receptive_radius=9,
         licence="CC BY 4.0",
         origin="a\nline \x1b[31mred",
+        card="# Ponds\n\n| place | IoU |\n|---|---|\n| north\x1b[31m | 0.75 |\n",
         metrics={"iou": {"water": 0.75}},
     )
     torch.manual_seed(0)
     model = build_model("unet", in_channels=2, classes=2, width=2, depth=1)
     save_checkpoint(folder / "ponds.safetensors", header, model.state_dict())
-    monkeypatch.setattr(checkpoint, "BUILTIN_FOLDER", folder)
+    monkeypatch.setattr(builtin, "BUILTIN_FOLDER", folder)
     return folder
 
 
@@ -117,7 +118,9 @@ def test_an_architecture_is_told_of_below_the_model_of_its_name(shipped):
 @pytest.mark.parametrize("by", ["name", "path"])
 def test_one_checkpoint(shipped, by):
     path = shipped / "ponds.safetensors"
-    said = dict(line.split(maxsplit=1) for line in run("ponds" if by == "name" else path).stdout.splitlines())
+    table, _, card = run("ponds" if by == "name" else path).stdout.partition("\n\n")
+    said = dict(line.split(maxsplit=1) for line in table.splitlines())
+    assert card == "# Ponds\n\n| place | IoU |\n|---|---|\n| north [31m | 0.75 |\n"
     assert said["path"] == str(path)
     assert said["bytes"] == str(path.stat().st_size)
     assert said["bands"] == "red, nir"
@@ -133,6 +136,7 @@ def test_json_of_one_checkpoint_is_its_header(shipped):
     said = json.loads(run("ponds", "--json").stdout)
     assert said["gsd"] == {"min": 0.1, "max": 0.5, "best": 0.3}
     assert said["origin"] == "a\nline \x1b[31mred"
+    assert said["card"].startswith("# Ponds\n\n| place")
     assert said["metrics"] == {"iou": {"water": 0.75}}
 
 

@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import geopandas
@@ -18,7 +20,7 @@ from click.testing import CliRunner
 from rasters import UTM, contents, noise, write_raster
 from safetensors.torch import load_file, save_file
 
-from geoseg import checkpoint, engine
+from geoseg import builtin, checkpoint, engine
 from geoseg.checkpoint import ClassInfo, Head
 from geoseg.cli.main import geoseg
 from geoseg.errors import SceneError
@@ -141,7 +143,7 @@ def test_options_reach_the_run(folder):
 
 
 def test_a_built_in_name_means_the_shipped_model(folder, monkeypatch):
-    monkeypatch.setattr(checkpoint, "BUILTIN_FOLDER", folder)
+    monkeypatch.setattr(builtin, "BUILTIN_FOLDER", folder)
     done = run("scene.tif", "--model", "tiny")
     assert (done.exit_code, done.stdout) == (0, "scene_tiny.tif\n")
 
@@ -237,7 +239,7 @@ def test_the_area(folder):
     refuse("scene.tif", "--aoi", "missing.geojson", code=1, says="missing.geojson")
     far = geopandas.GeoSeries.from_wkt(["POLYGON((10 10, 11 10, 11 11, 10 10))"], crs=4326)
     far.to_file("far.geojson")
-    refuse("scene.tif", "--aoi", "far.geojson", code=1, says="far.geojson")
+    refuse("scene.tif", "--aoi", "far.geojson", code=1, says="Expected the area of interest on the scene.")
     Path("text.geojson").write_text("no polygons")
     refuse("scene.tif", "--aoi", "text.geojson", code=1, says="text.geojson")
 
@@ -246,7 +248,7 @@ def test_the_area(folder):
 
 
 def test_models_that_are_none(folder, monkeypatch):
-    monkeypatch.setattr(checkpoint, "BUILTIN_FOLDER", folder)
+    monkeypatch.setattr(builtin, "BUILTIN_FOLDER", folder)
     assert "(tiny)" in refuse("scene.tif", model="tinny", code=2, says="Did you mean 'tiny'?")
     refuse("scene.tif", model="unet", code=2, says="is an architecture")
     refuse("scene.tif", model="runs/none.safetensors", code=2, says="does not exist")
@@ -290,8 +292,9 @@ def test_a_model_that_overflows(folder):
 
 @pytest.mark.parametrize("option", ["-o", "--vectors", "--confidence", "--probabilities"])
 def test_an_output_that_exists(folder, option):
-    Path("mine").write_text("mine")
-    assert "--overwrite" in refuse("scene.tif", option, "mine", code=2, says="mine exists")
+    name = "mine.gpkg" if option == "--vectors" else "mine.tif"
+    Path(name).write_text("mine")
+    assert "--overwrite" in refuse("scene.tif", option, name, code=2, says=f"{name} exists")
 
 
 @pytest.mark.parametrize("name", ["scene_tiny.tif", "scene_tiny.qml", "scene_tiny.tif.aux.xml"])
@@ -302,14 +305,23 @@ def test_a_default_output_or_a_file_beside_it_that_exists(folder, name):
     assert Path(name).read_bytes() != b"mine"
 
 
-@pytest.mark.parametrize("option", ["-o", "--vectors", "--confidence", "--probabilities"])
+@pytest.mark.parametrize("option", ["-o", "--confidence", "--probabilities"])
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]], ids=["", "overwrite"])
 def test_an_output_that_is_an_input(folder, option, overwrite):
     Path("symlink.tif").symlink_to("scene.tif")
     Path("hardlink.tif").hardlink_to("scene.tif")
     for name in ("scene.tif", "./scene.tif", "symlink.tif", "hardlink.tif"):
         refuse("scene.tif", option, name, *overwrite, code=2, says="is the input")
-    refuse("scene.tif", option, "tiny.safetensors", *overwrite, code=2, says="is the input")
+    refuse("scene.tif", option, "tiny.safetensors", *overwrite, code=2, says="is to hold a GeoTIFF")
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]], ids=["", "overwrite"])
+def test_vectors_that_are_an_input(folder, overwrite):
+    geopandas.GeoSeries.from_wkt(["POLYGON((10 10, 11 10, 11 11, 10 10))"], crs=4326).to_file("area.gpkg")
+    Path("symlink.gpkg").symlink_to("area.gpkg")
+    for name in ("area.gpkg", "symlink.gpkg"):
+        refuse("scene.tif", "--aoi", "area.gpkg", "--vectors", name, *overwrite, code=2, says="is the input")
+    refuse("scene.tif", "--vectors", "scene.tif", *overwrite, code=2, says="scene.tif is to hold vectors")
 
 
 def test_the_scene_given_by_a_link_is_an_input_too(folder):
@@ -330,7 +342,28 @@ def test_folders_that_cannot_be_written_to(folder, monkeypatch):
 def test_one_file_for_two_outputs(folder):
     refuse("scene.tif", "-o", "a.tif", "--confidence", "a.tif", code=2, says="two outputs")
     refuse("scene.tif", "--confidence", "a.tif", "--probabilities", "./a.tif", code=2, says="two outputs")
-    refuse("scene.tif", "-o", "a.tif", "--vectors", "a.qml", code=2, says="two outputs")
+    refuse("scene.tif", "-o", "a.tif", "--vectors", "a.qml", code=2, says="a.qml is to hold vectors")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["scene.tif", "-o", "none/a.tif"], 1, "the folder none does not exist"),
+        (["scene.tif", "--vectors", "/proc/a.gpkg"], 1, "/proc/a.gpkg cannot be written"),
+        (["scene.tif", "--confidence", "a.png"], 2, "a.png is to hold a GeoTIFF"),
+        (["scene.tif", "--vectors", "a.txt"], 2, "a.txt is to hold vectors"),
+        (["scene.tif", "-o", "."], 2, ". exists and is no regular file"),
+        (["scene.tif", "scene.txt", "-o", "a.tif"], 2, "--output names one file for 2 scenes"),
+        (["none.tif"], 1, "none.tif"),
+        (["scene.tif", "--bands", "1,"], 2, "has an empty entry"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_slips_in_names_do_not_wait_for_torch(folder, args, code, says):
+    program = "import sys; sys.modules['torch'] = None; from geoseg.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "predict", *args], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
+    assert says in done.stderr
 
 
 def test_a_disk_without_room(folder, monkeypatch):

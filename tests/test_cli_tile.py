@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from click.testing import CliRunner
 from rasters import UTM, contents, noise, write_raster
@@ -84,6 +85,12 @@ def test_wrong_use_is_told_and_nothing_written(tmp_path, town):
         ((scene, "--labels", labels, *out, "--values", "1=2=roof"), 2, "'1=2=roof': expected VALUE=CLASS"),
         ((scene, "--labels", labels, *out, "--val", 1), 2, "1.0 is not in the range 0<=x<1"),
         ((scene, "--labels", labels, *out, "--classes", "building,"), 2, "empty entry"),
+        (
+            (scene, "--labels", labels, *out, "--classes", 'building,"water, ice"'),
+            2,
+            "--classes: class 'water, ice' has the wrong form. Expected a name without commas and colons.",
+        ),
+        ((scene, "--labels", labels, *out, "--classes", "roof:tin"), 2, "class 'roof:tin' has the wrong form"),
         ((scene, "--labels", labels, "-o", tmp_path), 2, "exists. Expected a free name, or --overwrite"),
         ((scene, "--labels", labels, *out, "--split", "scene"), 2, "split=scene: all tiles are of town"),
         ((scene, "--labels", labels, *out, "--layer", "roads"), 1, "holds 1 lines: how wide they are"),
@@ -112,6 +119,27 @@ def test_values_classes_and_splits_by_option(tmp_path):
     found = rows(out)
     assert {"share_background", "share_roof"} <= set(found[0])
     assert sum(row["split"] == "val" for row in found) == round(len(found) / 4)
+
+
+@pytest.mark.parametrize("name", ["water, ice", "roof:tin"])
+def test_names_that_training_refuses_are_refused_wherever_they_come_from(tmp_path, name):
+    scene = write_raster(tmp_path / "town.tif", noise((3, 50, 60)))
+    mask = write_raster(tmp_path / "mask.tif", noise((1, 50, 60)) % 2)
+    out = tmp_path / "tiles"
+    config = ["train", tmp_path, "-o", tmp_path / "run", "--classes", f'background,"{name}"']
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    told = CliRunner().invoke(geoseg, list(map(str, config)), prog_name="geoseg").stderr
+    rule = told.partition(" has the wrong form")[2]
+    assert rule
+    by_value = run(scene, "--labels", mask, "-o", out, "--values", f'0=background,"1={name}"')
+    with rasterio.open(mask, "r+") as dst:
+        dst.update_tags(GEOSEG_CLASSES=json.dumps(["background", name]))
+    own = run(scene, "--labels", mask, "-o", out)
+    for done, where in ((by_value, "--values"), (own, mask)):
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr == f"Error: {where}: class {name!r} has the wrong form{rule}"
+    assert not out.exists()
 
 
 @pytest.mark.slow

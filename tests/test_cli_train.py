@@ -218,7 +218,7 @@ def test_the_default_of_an_option_is_in_its_help():
 def test_what_decides_a_run_is_refused_before_anything_heavy_is_imported():
     code = (
         "import sys; from geoseg.cli.main import geoseg\n"
-        "try: geoseg(['train', '--lr', '-1', '--config', 'configs/unet_builtin.yaml', '-o', 'x'])\n"
+        "try: geoseg(['train', '--lr', '-1', '--config', 'configs/unet.yaml', '-o', 'x'])\n"
         "except SystemExit as end: assert end.code == 2\n"
         "assert not {'torch', 'rasterio', 'lightning'} & set(sys.modules)"
     )

@@ -224,7 +224,20 @@ def test_only_what_lies_in_the_area_of_interest(run, files, tmp_path):
     assert json.loads(done.stdout)["features"]["buildings"] == 1
     elsewhere = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:32637")
     elsewhere.to_file("elsewhere.geojson")
-    assert run("town.tif", "--aoi", "elsewhere.geojson", "--overwrite").exit_code == 1
+    done = run("town.tif", "--aoi", "elsewhere.geojson", "--overwrite")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "elsewhere.geojson lies outside the scene" in done.stderr
+    assert "Expected the area of interest on the scene." in done.stderr
+    shapes = {
+        "point": (area.centroid, "Expected outlines. Leave them out."),
+        "line": (area.boundary, "Expected the outlines of the area of interest. Draw polygons."),
+        "bow": (shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)]), "Expected valid ones. Repair the file."),
+    }
+    for name, (shape, says) in shapes.items():
+        geopandas.GeoDataFrame(geometry=[shape], crs="EPSG:32637").to_file(f"{name}.gpkg")
+        done = run("town.tif", "--aoi", f"{name}.gpkg", "--overwrite")
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.endswith(f"{says}\n"), name
 
 
 def test_other_formats_have_a_file_for_each_layer(run, files, tmp_path):
@@ -276,6 +289,84 @@ def test_raster_of_another_program(run, tmp_path):
     labels = np.array([[[0, 1, 7], [0, 0, 7]]], np.uint8)
     done = run(write_foreign(tmp_path / "a.tif", labels), "--json", "-q")
     assert json.loads(done.stdout)["features"] == {"class_1": 1, "class_7": 1}
+
+
+def test_values_can_be_named(run, tmp_path):
+    labels = np.array([[[0, 1, 7], [0, 0, 7], [2, 0, 0]]], np.uint8)
+    foreign = write_foreign(tmp_path / "a.tif", labels, crs=GRID.crs, transform=GRID.transform)
+    own = write(tmp_path / "town.tif")
+    done = run(foreign, "--values", "1=building, 7=water", "--json", "-q", "--raw")
+    assert json.loads(done.stdout)["features"] == {"buildings": 1, "water": 1}
+    given = ("--values", "0=background,1=roof", "--values", "2=lake", "--kinds", "lake=road")
+    done = run(foreign, *given, "--classes", "lake,class_7", "--json", "-q", "-o", "b.gpkg")
+    assert list(json.loads(done.stdout)["features"]) == ["lake_surfaces", "lake_lines", "lake_nodes", "class_7"]
+    done = run(own, "--values", "2=river", "--json", "-q", "--raw")  # what the user says holds
+    assert json.loads(done.stdout)["features"] == {"river": 1}
+    done = run(foreign, "--values", "1=building,3=water", "--json", "-o", "c.gpkg", "--raw")
+    assert done.stderr == f"Warning: {foreign} has no pixel of value 3 (water).\n"
+    assert json.loads(done.stdout)["features"] == {"buildings": 1, "water": 0}
+
+
+def test_more_values_than_a_class_raster_has_can_be_outlined_by_name(run, tmp_path):
+    picture = write_foreign(tmp_path / "a.tif", np.arange(256, dtype=np.uint8).reshape(1, 16, 16))
+    assert "Name those to outline with --values" in run(picture, "-q").stderr
+    done = run(picture, "--values", "9=building,255=water", "-q", "--json", "--raw")
+    assert json.loads(done.stdout)["features"] == {"buildings": 1, "water": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ("building", "'building': expected VALUE=CLASS for each value once"),
+        ("1=a,1=b", "'1=b': expected VALUE=CLASS for each value once"),
+        ("1=a,7=a", "--values 1=a: 7 is called so, too"),
+        ("1=class_7", "--values 1=class_7: 7 is called so, too"),
+        ("300=a", "--values 300=a: no class raster has such a value. Expected 0 to 255."),
+        ("0=background", "nothing but background"),
+    ],
+)
+def test_values_that_cannot_be_named_so(run, tmp_path, values, says):
+    done = run(write_foreign(tmp_path / "a.tif", np.array([[[0, 1, 7]]], np.uint8)), "--values", values, "-q")
+    assert (done.exit_code in (1, 2), done.stdout, done.stderr.count("\n")) == (True, "", 1)
+    assert says in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("damaged", ["town.tif", "p.tif"])
+@pytest.mark.parametrize("how", ["cut", "overwritten"])
+def test_a_damaged_raster_is_told_with_its_rows(run, tmp_path, damaged, how):
+    noise = np.random.default_rng(0).integers(0, 3, (3, 256, 256)).astype(np.uint8)
+    blocks = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate", "interleave": "pixel"}
+    for name, array in (("town.tif", noise[:1]), ("p.tif", noise)):
+        write_foreign(tmp_path / name, array, **blocks, crs=GRID.crs, transform=GRID.transform)
+    with rasterio.open(damaged) as src:
+        offset = int(src.get_tag_item("BLOCK_OFFSET_1_2", "TIFF", bidx=1))
+    content = bytearray((tmp_path / damaged).read_bytes())
+    if how == "cut":
+        del content[offset + 50 :]
+    content[offset : offset + 50] = b"\xff" * 50
+    (tmp_path / damaged).write_bytes(content)
+    done = run("town.tif", "--probabilities", "p.tif", "-q")
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
+    assert done.stderr.startswith(f"Error: {damaged} cannot be read at rows ")
+    first, last = map(int, done.stderr.split("rows ")[1].split(" ")[0].split("-"))
+    assert first <= 191
+    assert last >= 128
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.tif", "town.tif"]
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "says"),
+    [
+        ("none/a.gpkg", 1, "the folder none does not exist"),
+        ("/proc/a.gpkg", 1, "/proc/a.gpkg cannot be written"),
+        ("a.tif", 2, "a.tif is to hold vectors"),
+    ],
+)
+def test_slips_in_the_output_are_told_before_the_raster_is_read(run, output, code, says):
+    done = run("not_there.tif", "-o", output)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+    assert says in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ from geoseg.checkpoint import ClassInfo, Head
 from geoseg.engine import cells
 from geoseg.errors import CheckpointError, DeviceError
 from geoseg.grid import Grid
+from geoseg.layers import LABELS_ONLY, Keep
 from geoseg.models import build_model
 from geoseg.models.receptive import receptive_radius
+from geoseg.pixels import NODATA
 from geoseg.predict import Placement, Runner
-from geoseg.scores import LABELS_ONLY, NODATA, Decision, Keep
+from geoseg.scores import Decision
 from geoseg.windows import Plan, TaperedPlan
 
 FLOAT32 = Placement(device="cpu", precision="float32")

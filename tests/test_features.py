@@ -1,10 +1,11 @@
 """Features: what is valid in metres is valid in the raster's CRS."""
 
 import numpy as np
+import pytest
 import shapely
 import shapely.affinity
 from affine import Affine
-from pyproj import CRS
+from pyproj import CRS, Transformer
 
 from geoseg.grid import Grid
 from geoseg.vectors.features import Outliner
@@ -30,3 +31,28 @@ def test_a_courtyard_that_touches_its_wall_stays_valid_in_web_mercator():
     assert len(frame) == len(shapes)
     assert frame.is_valid.all()
     assert set(frame.geom_type) == {"Polygon"}
+
+
+@pytest.mark.parametrize("epsg", [4326, 3857])
+def test_a_corner_on_the_wall_of_another_building_stays_on_it(epsg):
+    """What is straight in metres bends elsewhere: a long wall, and beside it the walls of what leans on it."""
+    crs = CRS.from_epsg(epsg)
+    x, y = Transformer.from_crs(4326, crs, always_xy=True).transform(25.0, 65.0)
+    size = 0.5 / 111_320 if epsg == 4326 else 0.5 / np.cos(np.radians(65))
+    wide = size / np.cos(np.radians(65)) if epsg == 4326 else size
+    grid = Grid((400, 400), Affine(wide, 0, x, 0, -size, y), crs.to_wkt())
+    planes = ArrayPlanes(np.zeros(grid.shape, np.uint8), grid, {0: "background", 1: "building"})
+    outliner = Outliner(planes, Metric(grid), OutlineOptions())
+    boxes = [shapely.box(-70, -10, 70, 0), shapely.box(-30, 0, 30, 12), shapely.box(-30, -22, 30, -10)]
+    shapes = np.array([shapely.affinity.rotate(box, 20, origin=(0, 0)) for box in boxes])
+    assert (shared_m2(outliner, shapely.transform(shapes, outliner.metric.to_crs)) > 0.004).any()
+    placed = outliner._apart(shapes)
+    assert (shared_m2(outliner, placed) <= 0.001).all()
+    assert shapely.is_valid(placed).all()
+    assert placed[1:].tolist() == shapely.transform(shapes, outliner.metric.to_crs)[1:].tolist()  # the larger gives way
+
+
+def shared_m2(outliner, placed):
+    """What the first of some polygons in the raster's CRS shares with each other one, in square metres."""
+    pixel = abs(outliner.planes.grid.transform.determinant)
+    return shapely.area(shapely.intersection(placed[0], placed[1:])) / pixel * outliner.metric.gsd**2

@@ -261,6 +261,11 @@ def test_a_run_starts_from_a_checkpoint_and_keeps_its_normalisation(tiles, tmp_p
     for name, tensor in start.state_dict.items():
         if name.endswith("weight"):
             torch.testing.assert_close(second.state_dict[name], tensor, atol=1e-3, rtol=1e-3)
+    statistics = [name for name in start.state_dict if "running" in name]
+    assert all(torch.equal(second.state_dict[name], start.state_dict[name]) for name in statistics)
+    moving = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"freeze_norm": False})})
+    third = load_checkpoint(train_model(moving, tmp_path / "third", init=str(tmp_path / "other.safetensors")))
+    assert not any(torch.equal(third.state_dict[name], start.state_dict[name]) for name in statistics)
     keys = checkpoint_keys(str(first))
     assert keys["arch_args"] == {"width": 4, "depth": 2}
     assert [item["name"] for item in keys["classes"]] == ["background", "building"]

@@ -19,12 +19,13 @@ import pytest
 import shapely
 from pyproj import CRS
 
+from geoseg.endings import VECTORS
 from geoseg.errors import OutputError, OutputExistsError, UsageError
 from geoseg.outputs import Outputs
 from geoseg.vectors import formats
-from geoseg.vectors.formats import ENDINGS, vector_files, write_vectors
+from geoseg.vectors.formats import vector_files, write_vectors
 
-TESTED = tuple(ending for ending in ENDINGS if ending != ".parquet" or find_spec("pyarrow"))
+TESTED = tuple(ending for ending in VECTORS if ending != ".parquet" or find_spec("pyarrow"))
 UTM = "EPSG:32637"
 
 
@@ -196,7 +197,7 @@ def test_no_crs(tmp_path):
         assert read(files.layers["water"]).crs is None, ending
 
 
-@pytest.mark.parametrize("ending", [ending for ending in ENDINGS if ending not in (".gpkg", ".parquet")])
+@pytest.mark.parametrize("ending", [ending for ending in VECTORS if ending not in (".gpkg", ".parquet")])
 def test_one_layer_has_the_name_asked_for_and_several_their_own(ending, tmp_path):
     one = vector_files(tmp_path / f"out{ending.upper()}", ["roads"], crs=UTM)
     assert one.layers == {"roads": tmp_path / f"out{ending.upper()}"}

@@ -17,9 +17,12 @@ from test_cli_vectorize import CLASSES, TOWN_GRID, town, write
 from geoseg.cli.main import geoseg
 from geoseg.raster import RasterProfile, write_cog
 from geoseg.spool import Spool
+from geoseg.vectors import features
+from geoseg.vectors import journal as journal_module
 from geoseg.vectors import layer as layer_module
 from geoseg.vectors.journal import Journal
 from geoseg.vectors.stored import trace_into
+from geoseg.vectors.vectorize import _digest
 
 TESTS = Path(__file__).parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
@@ -30,9 +33,10 @@ KILLED = """
 import os, signal, sys
 from geoseg.outputs import Outputs
 from geoseg.spool import Spool
-from geoseg.vectors import layer
+from geoseg.vectors import features, layer
 from geoseg.cli.main import geoseg
 
+features._BATCH = 16  # vertices of raw outlines: several steps of them
 place, count = sys.argv[1], int(sys.argv[2])
 owner = {"write": Spool, "commit": Outputs, "remove": Spool, "_check": layer}[place]
 before = getattr(owner, place)
@@ -103,6 +107,30 @@ def test_killed_step_by_step_and_gone_on_with(folder, bytes_wanted):
     assert sorted(path.name for path in folder.iterdir()) == [*before, "v.gpkg"]
 
 
+def only_read(journal, function, items):
+    """As `Journal.map`, where all is there already."""
+    return MAP(journal, lambda item: pytest.fail(f"{item} is there"), items)
+
+
+MAP = Journal.map
+
+
+@pytest.mark.slow
+def test_raw_outlines_killed_and_gone_on_with(folder, monkeypatch):
+    done = CliRunner().invoke(geoseg, ["vectorize", *COMMAND[:-1], "whole.gpkg", "--raw"])
+    assert done.exit_code == 0, done.stderr
+    killed("write", 1, "--raw")
+    killed("write", 1, "--raw", "--resume")
+    assert len(steps(folder)) == 2
+    killed("_check", 0, "--raw", "--resume")
+    assert len(steps(folder)) > 2
+    monkeypatch.setattr(features, "_BATCH", 16)
+    monkeypatch.setattr(Journal, "map", only_read)
+    done = vectorize("--raw", "--resume")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert (folder / "v.gpkg").read_bytes() == (folder / "whole.gpkg").read_bytes()
+
+
 @pytest.mark.slow
 def test_killed_when_the_output_is_there_already(folder, bytes_wanted):
     killed("remove", 0)
@@ -169,6 +197,38 @@ def test_another_raster_is_refused(interrupted):
     os.utime("town.tif", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     os.utime("p.tif", ns=(0, 0))
     assert "--probabilities differs" in vectorize("--resume").stderr
+
+
+def test_all_parts_of_an_area_of_interest_are_compared(tmp_path):
+    for ending in (".shp", ".dbf", ".prj", ".PRJ", ".txt"):
+        (tmp_path / f"a{ending}").write_bytes(b"before")
+    seen = [_digest(tmp_path / "a.shp")]
+    for ending in (".shp", ".dbf", ".PRJ", ".shx"):
+        (tmp_path / f"a{ending}").write_bytes(b"after")
+        seen.append(_digest(tmp_path / "a.shp"))
+    (tmp_path / "a.prj").unlink()
+    seen.append(_digest(tmp_path / "a.shp"))
+    assert len(set(seen)) == len(seen)
+    (tmp_path / "a.txt").write_bytes(b"after")
+    assert _digest(tmp_path / "a.shp") == seen[-1]
+
+
+def test_more_items_than_a_frame_has_on_the_way_to_it(tmp_path):
+    """The numbers of the frames that follow do not depend on how many there are."""
+
+    def run(journal):
+        def frames(count):
+            return {"a": FRAMES["a"].assign(name=str(len(journal.map(lambda k: (np.array([k]),), range(count)))))}
+
+        return [journal.frames(lambda: frames(count), FRAMES["a"].crs)["a"]["name"][0] for count in (12, 3)]  # noqa: B023
+
+    with pytest.MonkeyPatch.context() as patch, Spool.open(tmp_path / "s", {}) as spool:
+        assert run(Journal(spool)) == ["12", "3"]
+        frames = [step for step in spool.done if step % journal_module._ROOM == 0]
+        assert len(frames) == 2
+        patch.setattr(Journal, "map", None)
+        assert run(Journal(spool)) == ["12", "3"]
+    assert journal_module._ROOM > 10**8  # tiles of any raster
 
 
 def test_a_damaged_step_is_made_again(interrupted, bytes_wanted):

@@ -53,6 +53,19 @@ def test_a_frozen_encoder_stays_as_it_is_and_the_rest_learns(arch):
     assert any(not torch.equal(value, before[name]) for name, value in network.state_dict().items() if part in name)
 
 
+def test_running_statistics_stay_while_the_rest_of_normalisation_learns():
+    torch.manual_seed(0)
+    network = build("unet")
+    optimizer = make_optimizer(network, OptimizerConfig())
+    freeze(network, False, norm=True)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network(torch.randn(2, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any("running" in name or "num_batches" in name for name in changed)
+    assert {name for name, _ in network.named_parameters()} <= changed | {"head.bias"}
+
+
 def test_groups_have_each_parameter_once_and_leave_biases_and_norms_alone():
     network = build("unet")
     groups = parameter_groups(network, OptimizerConfig(weight_decay=0.1, encoder_lr=0.25))

@@ -28,7 +28,7 @@ from geoseg.models import MODELS, build_model
 from geoseg.models.receptive import receptive_radius
 from geoseg.parallel import Inline, Processes, Scheduler, Threads
 from geoseg.pipeline import Products, Settings, predict_scene
-from geoseg.scores import NODATA
+from geoseg.pixels import NODATA
 from geoseg.vectors import OutlineOptions, vectorize_raster
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

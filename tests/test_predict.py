@@ -15,8 +15,9 @@ from geoseg import predict
 from geoseg.batches import Tile
 from geoseg.checkpoint import ClassInfo, Head, load_checkpoint
 from geoseg.errors import DeviceError
+from geoseg.layers import Keep
 from geoseg.predict import Ensemble, Placement, Runner, resolve_device, resolve_precision
-from geoseg.scores import Decision, Keep
+from geoseg.scores import Decision
 
 FLOAT32 = Placement(device="cpu", precision="float32")
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import re
 import shutil
 import threading
 
@@ -19,9 +20,9 @@ from geoseg.models.encoders import adapt_first_conv, build_encoder
 from geoseg.models.fcn import FCN8s
 from geoseg.models.fcn_resnet import FCNResNet
 from geoseg.models.segnet import SegNet
-from geoseg.training import pretrained
 from geoseg.training.fit import train_model
-from geoseg.training.pretrained import cache_folder, fetch_weights, load_encoder, load_network, read_weights
+from geoseg.training.pretrained import load_encoder, load_network, read_weights
+from geoseg.training.published import PUBLISHED, cache_folder, downloaded, fetch_weights, packaged
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +182,7 @@ class TestPackaged:
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
     def test_without_the_package(self, monkeypatch):
-        monkeypatch.setitem(pretrained.PACKAGED, "efficientnet_lite0", "no_such_package")
+        monkeypatch.setitem(PUBLISHED, "efficientnet_lite0", functools.partial(packaged, "no_such_package"))
         with pytest.raises(UsageError, match=r"no_such_package.*pip install 'geoseg\[pretrained\]'"):
             load_encoder(UNet(3, 2, encoder="efficientnet_lite0"), True)
 
@@ -283,7 +284,7 @@ def server(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     path = save(folder / "new.pth", classification())
     path = path.rename(folder / f"resnet18-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth")
-    monkeypatch.setitem(pretrained.PUBLISHED, "resnet18", path.name)
+    monkeypatch.setitem(PUBLISHED, "resnet18", functools.partial(downloaded, path.name))
     monkeypatch.setattr(Handler, "requested", [])
     served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder.parent)))
     thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.05})
@@ -419,5 +420,6 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 
 def test_every_encoder_has_public_weights_by_checksum():
-    assert all(pretrained._digits(name) for name in pretrained.PUBLISHED.values())
-    assert pretrained.PUBLISHED["resnet18"] == "resnet18-f37072fd.pth"
+    names = [found.args[0] for found in PUBLISHED.values() if found.func is downloaded]
+    assert "resnet18-f37072fd.pth" in names
+    assert all(re.search(r"-[0-9a-f]{8}\.pth$", name) for name in names)

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from geoseg.checkpoint import ClassInfo, Head
 from geoseg.errors import CheckpointError
-from geoseg.scores import NODATA, Decision, Keep, argmax_planes, layers_of, mean_logits
+from geoseg.layers import Keep, layers_of
+from geoseg.pixels import NODATA
+from geoseg.scores import Decision, argmax_planes, mean_logits
 
 EVERYTHING = Keep(confidence=True, probabilities=True)
 

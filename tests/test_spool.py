@@ -87,6 +87,23 @@ def test_finished_cells_are_not_thrown_away_unasked(folder):
         assert names(folder) == ["lock", "run.json"]
 
 
+def test_messages_are_in_the_words_of_the_command(folder):
+    words = {"unit": "part", "inputs": "raster"}
+    with Spool.open(folder, RUN, **words) as spool:
+        spool.write(0, CELL)
+        spool.write(1, CELL)
+        (folder / "cell-00000001.zst").write_bytes(b"")
+        with pytest.raises(OutputError, match="Expected the part as it was written"):
+            spool.read(1)
+    with pytest.raises(OutputExistsError, match="holds 2 finished parts of an interrupted run"):
+        Spool.open(folder, RUN, **words)
+    with pytest.raises(ResumeError, match="Expected the first run's raster and options"):
+        Spool.open(folder, {"--gsd": 1}, resume=True, **words)
+    (folder / "run.json").unlink()
+    with pytest.raises(ResumeError, match="which says what run the parts are of"):
+        Spool.open(folder, RUN, resume=True, **words)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -17,7 +17,7 @@ from geoseg.vectors import store as store_module
 from geoseg.vectors import touching
 from geoseg.vectors.areas import fit_areas
 from geoseg.vectors.metric import Metric
-from geoseg.vectors.patches import Patches, trace
+from geoseg.vectors.patches import Patches, join, trace
 from geoseg.vectors.planes import ArrayPlanes
 from geoseg.vectors.store import Store
 from geoseg.vectors.stored import StoredPatches, stored, trace_into
@@ -55,7 +55,7 @@ def test_what_is_traced_into_a_store_is_what_is_traced(labels, subpixel, rows, l
         assert shapely.equals_exact(part.polygons(), same.polygons()).all()
     middle = len(wanted) // 2
     parts = [found.part(middle, len(wanted)), stored(found.store, wanted.slice(0, middle))]
-    check_same(StoredPatches.join(found.store, parts), wanted)
+    check_same(join(parts), wanted)
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 
+from geoseg.vectors.streets.arms import Arm
 from geoseg.vectors.streets.graph import Graph, Street
 from geoseg.vectors.streets.junctions import settle
 from geoseg.vectors.streets.pruning import contract
@@ -112,3 +115,35 @@ def test_a_short_street_between_wide_ones_has_the_width_of_its_own():
     assert short.sum() == 1
     assert network.width_m[short] == pytest.approx([5.0], abs=0.4)
     assert network.width_m[~short] == pytest.approx([12.0] * 4, abs=0.3)
+
+
+def _street(line, radius=4.0):
+    xy = np.array(line, float)
+    return Street((0, 1), xy, np.full(len(xy), radius), np.full(len(xy), np.nan))
+
+
+def test_an_arm_of_few_points_is_seen_from_outside_the_junction():
+    """The street of a bridge has a point at either end: those within the junction do not tell where it leads."""
+    arm = Arm.of(0, 0, _street([(0, 0), (0, 3), (70, 73)]), 4.0, 4.0)
+    np.testing.assert_allclose(arm.away, np.sqrt([0.5, 0.5]), atol=0.02)
+    np.testing.assert_allclose(arm.middle[1] - arm.middle[0], 3, atol=0.3)
+    assert 1.3 * 4 <= arm.clear <= 1.3 * 4 + 2
+
+
+@given(
+    line=st.lists(st.tuples(*[st.sampled_from([0.0, 0.1, 1.0, 3.0, 40.0, 900.0])] * 2), min_size=2, max_size=5),
+    radius=st.sampled_from([0.0, 0.5, 8.0, np.nan]),
+)
+def test_an_arm_of_any_street_has_a_direction_or_none(line, radius):
+    arm = Arm.of(0, 0, _street(line, radius), 2.0, 3.0)
+    assert np.isfinite([*arm.away, *arm.middle, arm.clear, arm.weight]).all()
+    assert np.hypot(*arm.away) == pytest.approx(1.0 if arm.weight else 0.0)
+    assert arm.clear <= _street(line).length / 2 + 2
+
+
+def test_a_street_that_the_border_cuts_off_is_no_spur():
+    """Nothing says how long it is; as short a one that ends within the raster is a bump."""
+    painted = _paint([(-10, 9), (160, 9)], [(75, 9), (75, -10)], [(40, 9), (40, 14)])
+    for turns in range(4):
+        network = _find(np.rot90(painted, turns))
+        assert sorted(network.degree) == [1, 1, 1, 3]

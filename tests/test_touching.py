@@ -49,7 +49,7 @@ def test_without_a_dip_the_patch_stays_whole():
     assert len(apart(planes)) == 1
 
 
-def test_without_probabilities_the_patch_stays_whole():
+def test_without_probabilities_and_slits_the_patch_stays_whole():
     assert len(apart(planes_of(draw_buildings(ROW, seams=SEAMS).values))) == 1
 
 

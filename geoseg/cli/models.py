@@ -19,15 +19,21 @@ from geoseg.cli.options import GeosegCommand, json_option, log_options
 def models(model: str | None, as_json: bool) -> None:
     """List the trained models that ship with geoseg, and the architectures that can be trained.
 
-    With a model's NAME or the PATH of a checkpoint: what it says of itself, after checking the whole file. With an
-    architecture's NAME: its arguments and their defaults, and where it is published.
+    With a model's NAME or the PATH of a checkpoint: what it says of itself, with its model card, after checking the
+    whole file. With an architecture's NAME: its arguments and their defaults, and where it is published.
     """
     from geoseg.checkpoint import builtin_models
     from geoseg.models import MODELS
 
     if model is not None:
         said = _one(model)
-        click.echo(json.dumps(said, indent=2) if as_json else _table(_leaves(said)))
+        if as_json:
+            click.echo(json.dumps(said, indent=2))
+            return
+        card = said.pop("card", "")
+        click.echo(_table(_leaves(said)))
+        if card:
+            click.echo("\n" + "\n".join(map(_printable, card.splitlines())))
         return
     trained = [{"name": name, **_checkpoint(path)} for name, path in builtin_models().items()]
     architectures = [_architecture(name) for name in MODELS]
@@ -131,9 +137,14 @@ def _leaves(said: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
             yield f"{prefix}{key}", str(value) if value not in (None, "", {}) else "-"
 
 
+def _printable(text: str) -> str:
+    """What a checkpoint says, without its control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _table(rows: Iterable[Iterable[Any]]) -> str:
-    """Columns as wide as their widest entry. What a checkpoint says is printed without its control characters."""
-    texts = [["".join(c if c.isprintable() else " " for c in str(entry)) for entry in row] for row in rows]
+    """Columns as wide as their widest entry."""
+    texts = [[_printable(str(entry)) for entry in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in texts)
     return "\n".join(line.rstrip() for line in lines)

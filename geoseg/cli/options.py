@@ -128,6 +128,18 @@ def name_list(_: click.Context, __: click.Parameter, value: str | None) -> tuple
     return names
 
 
+def value_names(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[int, str]:
+    """Callback of a repeatable option that names the values of a raster: "0=background,255=building" by value."""
+    found: dict[int, str] = {}
+    for entry in (entry for text in texts for entry in entries(text)):
+        value, equals, name = (part.strip() for part in entry.partition("="))
+        is_value = value.removeprefix("-").isdecimal() and int(value) not in found
+        if not (equals and name and is_value) or set(name) & set("=;"):
+            raise click.BadParameter(f"{entry!r}: expected VALUE=CLASS for each value once: 0=background,255=building.")
+        found[int(value)] = name
+    return found
+
+
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that exist, when the new ones are complete."
 )

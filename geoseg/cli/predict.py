@@ -200,15 +200,9 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
     geoseg predict scene.tif --model unet --vectors scene.gpkg
     geoseg predict may.tif july.tif --stack --model run/model.safetensors
     """  # noqa: D301  click's own sign: keep the lines that follow as they are
-    from geoseg.parallel import backend_from
-    from geoseg.pipeline import Settings, predict_scene
-    from geoseg.predict import tune_malloc, tune_worker
     from geoseg.preflight import check_files
+    from geoseg.settings import Settings
 
-    tune_malloc()
-    backend = None  # predict_scene knows how many threads
-    if options["workers"] is not None or options["scheduler"] is not None:
-        backend = backend_from(workers=options["workers"], scheduler=options["scheduler"], setup=tune_worker)
     runs = _runs(scenes, options)
     names = (
         "bands",
@@ -225,8 +219,19 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
         "fill_holes_m2",
     )
     settings = Settings(**{name: options[name] for name in names})
-    said = []
+    for _, products in runs:
+        products.check()
     check_files(scenes)  # a slip in the last name need not come up hours later
+    # Torch takes seconds to import: slips in names need not wait for it, either.
+    from geoseg.parallel import backend_from
+    from geoseg.pipeline import predict_scene
+    from geoseg.predict import tune_malloc, tune_worker
+
+    tune_malloc()
+    backend = None  # predict_scene knows how many threads
+    if options["workers"] is not None or options["scheduler"] is not None:
+        backend = backend_from(workers=options["workers"], scheduler=options["scheduler"], setup=tune_worker)
+    said = []
     for number, (scene, products) in enumerate(runs, start=1):
         told = _told(scene[0], number, len(runs))
         with told, progress_bar("cells") as progress, _resumable(progress) as counted:

@@ -9,12 +9,12 @@ import click
 from geoseg.cli.options import (
     READABLE,
     GeosegCommand,
-    entries,
     json_option,
     log_options,
     name_list,
     overwrite_option,
     progress_bar,
+    value_names,
 )
 from geoseg.errors import UsageError
 
@@ -29,18 +29,6 @@ _HELD = click.FloatRange(min=0, max=1, max_open=True)
 def _bands(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str | int, ...] | None:
     names = name_list(ctx, param, value)
     return names and tuple(int(name) if name.isdecimal() else name for name in names)
-
-
-def _values(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[int, str]:
-    """0=background,255=building as a dictionary."""
-    found: dict[int, str] = {}
-    for entry in (entry for text in texts for entry in entries(text)):
-        value, equals, name = (part.strip() for part in entry.partition("="))
-        is_value = value.removeprefix("-").isdecimal() and int(value) not in found
-        if not (equals and name and is_value) or set(name) & set("=;"):
-            raise click.BadParameter(f"{entry!r}: expected VALUE=CLASS for each value once: 0=background,255=building.")
-        found[int(value)] = name
-    return found
 
 
 @click.command(cls=GeosegCommand, short_help="Labelled tiles from scenes and a vector layer or a label raster.")
@@ -82,7 +70,7 @@ def _values(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> di
 @click.option(
     "--values",
     multiple=True,
-    callback=_values,
+    callback=value_names,
     metavar="VALUE=CLASS,...",
     help="What the values of a label raster mean: 0=background,255=building. Others are unknown.  [default: class "
     "indices, 255 unknown]",

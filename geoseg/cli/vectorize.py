@@ -15,9 +15,14 @@ from geoseg.cli.options import (
     name_list,
     overwrite_option,
     review_option,
+    value_names,
 )
+from geoseg.endings import check_vector_ending
+from geoseg.outputs import check_place
 
 _METRES = click.FloatRange(min=0)
+_WHOLE = ("probabilities", "values", "classes", "review", "resume", "overwrite")
+"""Options that say more than how classes are outlined."""
 
 
 def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, str] | None:
@@ -42,6 +47,14 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
     "-o", "--output", type=READABLE, help=".gpkg, .fgb, .geojson, .parquet or .shp.  [default: <raster>.gpkg]"
 )
 @click.option(
+    "--values",
+    multiple=True,
+    callback=value_names,
+    metavar="VALUE=CLASS,...",
+    help="What the values of the raster mean: 1=building,2=road. Others are not outlined.  [default: its own names, or "
+    "class_1, class_2, ...]",
+)
+@click.option(
     "--classes",
     callback=name_list,
     metavar="NAMES",
@@ -64,7 +77,7 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
 @click.option(
     "--split-touching/--no-split-touching",
     default=None,
-    help="Tell touching buildings apart, where probabilities are known.  [default: split]",
+    help="Tell touching buildings apart: where probabilities dip, without them along slits.  [default: split]",
 )
 @click.option("--min-spur-m", type=_METRES, help="Leave out shorter dead ends of streets.  [default: 8]")
 @click.option("--bridge-m", type=_METRES, help="Bridge gaps in streets up to this.  [default: 15]")
@@ -72,7 +85,7 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
 @click.option(
     "--simplify-m", type=_METRES, help="How far simplified lines may lie off.  [default: 1; borders of areas 0.5]"
 )
-@click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is outlined.")
+@click.option("--aoi", type=READABLE, help="Polygons within which pixels are outlined, by their centres.")
 @click.option(
     "--gsd", type=click.FloatRange(min=0, min_open=True), help="Metres per pixel, if the raster has no CRS to tell."
 )
@@ -92,11 +105,14 @@ def vectorize(raster: Path, as_json: bool, **given: Any) -> None:
 
     \b
     geoseg vectorize scene_unet.tif --probabilities scene_p.tif -o scene.gpkg
-    geoseg vectorize landcover.tif --kinds roof=building -o landcover.fgb
+    geoseg vectorize landcover.tif --values 1=forest,4=roof --kinds roof=building -o landcover.fgb
     """  # noqa: D301  click's own sign: keep the lines that follow as they are
-    from geoseg.vectors import OutlineOptions, vectorize_raster
+    output = given.pop("output") or Path(f"{raster.stem}.gpkg")
+    check_place(output)
+    check_vector_ending(output)
+    from geoseg.vectors import OutlineOptions, vectorize_raster  # takes seconds
 
-    whole = {name: given.pop(name) for name in ("output", "probabilities", "classes", "review", "resume", "overwrite")}
+    whole = {name: given.pop(name) for name in _WHOLE}
     options = OutlineOptions(**{name: value for name, value in given.items() if value is not None})
-    done = vectorize_raster(raster, options=options, **whole)
+    done = vectorize_raster(raster, output, options=options, **whole)
     click.echo(json.dumps(done.to_dict(), indent=2) if as_json else "\n".join(map(str, done.paths)))

@@ -1,10 +1,12 @@
 """What a network answers, in a configuration: classes, and heads of classes, labels or values."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from geoseg.config.fields import Positive, Strict
+from geoseg.errors import UsageError
 
 PALETTE = (
     "#1a1a1a", "#e6194b", "#ffe119", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#9a6324",
@@ -20,6 +22,20 @@ class ClassConfig(Strict):
     """Free of commas and colons, which separate names on the command line."""
     color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$", description="a colour such as '#e6194b'")] | None = None
     """`#rrggbb`; None takes the next colour of `PALETTE`."""
+
+
+def check_class_names(names: Iterable[str], where: str) -> None:
+    """Refuse what no configuration takes for a class's name.
+
+    Raises:
+        UsageError: Begins with `where`.
+    """
+    for name in names:
+        try:
+            ClassConfig(name=name)
+        except ValidationError as err:
+            rule = ClassConfig.model_fields["name"].description
+            raise UsageError(f"{where}: class {name!r} has the wrong form. Expected {rule}.") from err
 
 
 HeadName = Annotated[

@@ -60,6 +60,9 @@ class OptimizerConfig(Strict):
     """Factor on the learning rate of the encoder."""
     freeze_encoder: Annotated[int, Field(ge=0), NoSwitch] = 0
     """Epochs at the start in which the encoder stays as it is."""
+    freeze_norm: bool | None = None
+    """Whether batch normalisation keeps its running mean and deviation, and goes by them in training, too. None: in a
+    run that starts from a checkpoint, since those of a few samples of one place hold nowhere else."""
 
 
 class AugmentationConfig(Strict):

@@ -180,7 +180,7 @@ def read_area(path: Path, plane: Plane) -> Geometry:
     Raises:
         LabelsError: If the file cannot be read or holds lines or invalid polygons.
     """
-    frames = read_layers(path, layer=None, invalid_geometry="error")
+    frames = read_layers(path, layer=None)
     if lines := sum(int(are_lines(frame).sum()) for frame in frames):
         raise LabelsError(f"{path} holds {lines} lines. Expected the outlines of the labelled area. Draw polygons.")
     for frame in frames:  # long sides bend on the way to metres

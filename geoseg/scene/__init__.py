@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from geoseg.batches import Tile
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.scene.bands import Band, choose_bands
+from geoseg.scene.base import Opened, Source
 from geoseg.scene.opening import check_blocks, door, driver_for, is_remote, options_for, reading_options
 from geoseg.windows import Window
 
@@ -35,7 +35,7 @@ _opening = threading.Lock()  # warnings.catch_warnings, used while opening, is n
 
 
 @dataclass(frozen=True)
-class SceneSource:
+class SceneSource(Source):
     """All that is needed to open a scene again, in another thread or process."""
 
     path: str
@@ -46,8 +46,13 @@ class SceneSource:
     """Overrides the value the file declares. Infinity: no value at all (as NaN, which is not equal to itself)."""
 
     @property
+    def parts(self) -> "tuple[SceneSource, ...]":
+        """The source itself, as that of a stack has several."""
+        return (self,)
+
+    @property
     def paths(self) -> tuple[str, ...]:
-        """The only path, as a stack of files has several."""
+        """The only path."""
         return (self.path,)
 
     def open(self) -> "Scene":
@@ -58,17 +63,8 @@ class SceneSource:
         """
         return Scene.open(self.path, bands=self.bands, nodata=self.nodata)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What makes two reads of this source equal, as JSON has it. Differs when a file was written in between.
 
-        Raises:
-            SceneError: If the scene cannot be opened.
-        """
-        with self.open() as scene:
-            return scene.fingerprint()
-
-
-class Scene:
+class Scene(Opened):
     """A georeferenced input raster, open for reading: a Reader. Made by `Scene.open`; one per thread.
 
     A pixel is valid as GDAL's dataset mask has it, over the chosen bands. With an alpha band: where that is not 0.
@@ -260,14 +256,6 @@ class Scene:
     def close(self) -> None:
         """Close the file. Reading is over."""
         self._dataset.close()
-
-    def __enter__(self) -> "Scene":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Scene {self.path} {self.grid.width}x{self.grid.height} {self.dtype} bands={self._indexes}>"

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from rasterio.rpc import RPC
 from geoseg.batches import Tile
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
-from geoseg.scene import Band, Scene, SceneSource
+from geoseg.scene import Scene, SceneSource
+from geoseg.scene.base import OpenedScenes, SourceOfScenes
 from geoseg.scene.stack import Stack, StackSource
 from geoseg.windows import Window
 
@@ -77,7 +77,7 @@ def factor_for(gsd: float, least: float, most: float, best: float) -> Factor:
 
 
 @dataclass(frozen=True)
-class ResampledSource:
+class ResampledSource(SourceOfScenes):
     """All that is needed to open a resampled scene again, in another thread or process."""
 
     scene: SceneSource | StackSource
@@ -86,24 +86,9 @@ class ResampledSource:
     """How."""
 
     @property
-    def path(self) -> str:
-        """Of the scene, or of the first file of the stack."""
-        return self.scene.path
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Of all files."""
-        return self.scene.paths
-
-    @property
-    def bands(self) -> tuple[int, ...]:
-        """As of the scene."""
-        return self.scene.bands
-
-    @property
-    def nodata(self) -> float | None:
-        """As of the scene."""
-        return self.scene.nodata
+    def parts(self) -> tuple[SceneSource, ...]:
+        """Of the files."""
+        return self.scene.parts
 
     def open(self) -> "Resampled":
         """The scene, with handles of its own.
@@ -113,17 +98,8 @@ class ResampledSource:
         """
         return Resampled(self.scene.open(), self.factor)
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What makes two reads of this source equal.
 
-        Raises:
-            SceneError: If a file cannot be opened.
-        """
-        with self.open() as scene:
-            return scene.fingerprint()
-
-
-class Resampled:
+class Resampled(OpenedScenes):
     """A scene, or a stack, seen with other pixels, open for reading: a Reader. One per thread.
 
     A pixel made of several is the mean of the valid ones, and valid where at least half of them are. One of several
@@ -136,29 +112,9 @@ class Resampled:
         """What is resampled, and how."""
 
     @property
-    def path(self) -> str:
-        """Of the scene, as given."""
-        return self.scene.path
-
-    @property
     def parts(self) -> tuple[Scene, ...]:
-        """The files it is made of, as they are."""
+        """The files, as they are."""
         return self.scene.parts
-
-    @property
-    def bands(self) -> tuple[Band, ...]:
-        """As of the scene."""
-        return self.scene.bands
-
-    @property
-    def dtype(self) -> np.dtype:
-        """As of the scene."""
-        return self.scene.dtype
-
-    @property
-    def nodata(self) -> tuple[float | None, ...]:
-        """As of the scene."""
-        return self.scene.nodata
 
     @cached_property
     def grid(self) -> Grid:
@@ -251,18 +207,6 @@ class Resampled:
             found = cols.applied(rows.applied(kept, 0), 1) / np.where(total > 0, total, 1)
             of[...] = _as(found, of.dtype)
         return Tile(data=data, valid=tile.valid[np.ix_(rows.own, cols.own)])
-
-    def close(self) -> None:
-        """Close the files. Reading is over."""
-        self.scene.close()
-
-    def __enter__(self) -> "Resampled":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from rasterio.rpc import RPC
 from geoseg.batches import Tile
 from geoseg.errors import SceneError, UsageError
 from geoseg.grid import Grid, same_crs
-from geoseg.scene import Band, Scene, SceneSource
+from geoseg.scene import Scene, SceneSource
+from geoseg.scene.base import OpenedScenes, SourceOfScenes
 from geoseg.windows import Window
 
 _SLACK_PIXELS = 1e-3
@@ -25,31 +25,16 @@ _MAX_CACHE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class StackSource:
+class StackSource(SourceOfScenes):
     """All that is needed to open a stack again, in another thread or process."""
 
     scenes: tuple[SceneSource, ...]
     """Of the files, in order."""
 
     @property
-    def path(self) -> str:
-        """Of the first file, which stands for the stack in messages."""
-        return self.scenes[0].path
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Of all files."""
-        return tuple(scene.path for scene in self.scenes)
-
-    @property
-    def bands(self) -> tuple[int, ...]:
-        """Band numbers in the files, in the order they are read."""
-        return tuple(band for scene in self.scenes for band in scene.bands)
-
-    @property
-    def nodata(self) -> float | None:
-        """As `SceneSource.nodata`; one value for all files."""
-        return self.scenes[0].nodata
+    def parts(self) -> tuple[SceneSource, ...]:
+        """Of the files, in order."""
+        return self.scenes
 
     def open(self) -> "Stack":
         """The stack, with handles of its own.
@@ -62,17 +47,8 @@ class StackSource:
             opened.pop_all()
             return stack
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What makes two reads of this source equal, as `SceneSource.fingerprint`, over all files.
 
-        Raises:
-            SceneError: If a file cannot be opened.
-        """
-        with self.open() as stack:
-            return stack.fingerprint()
-
-
-class Stack:
+class Stack(OpenedScenes):
     """Scenes on one grid, open for reading as one: a Reader. One per thread.
 
     Its bands are those of the first file, then those of the second, and so on. A pixel is valid where it is valid in
@@ -88,8 +64,7 @@ class Stack:
         """
         if not scenes:
             raise UsageError("a stack of no scenes. Expected at least one.")
-        self.parts = tuple(scenes)
-        """The scenes it is made of."""
+        self._scenes = tuple(scenes)
         first, *others = self.parts
         for other in others:
             _check_fit(first, other)
@@ -99,9 +74,9 @@ class Stack:
             part.cache_bytes = max(part.cache_bytes, cache)
 
     @property
-    def path(self) -> str:
-        """Of the first file, as given: it stands for the stack in messages."""
-        return self.parts[0].path
+    def parts(self) -> tuple[Scene, ...]:
+        """The scenes it is made of."""
+        return self._scenes
 
     @property
     def grid(self) -> Grid:
@@ -109,24 +84,9 @@ class Stack:
         return self.parts[0].grid
 
     @property
-    def bands(self) -> tuple[Band, ...]:
-        """The chosen ones of every file, in the order they are read."""
-        return tuple(band for part in self.parts for band in part.bands)
-
-    @property
     def source(self) -> StackSource:
         """What opens this stack again."""
         return StackSource(tuple(part.source for part in self.parts))
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of all files."""
-        return self.parts[0].dtype
-
-    @property
-    def nodata(self) -> tuple[float | None, ...]:
-        """The value in use per chosen band."""
-        return tuple(value for part in self.parts for value in part.nodata)
 
     @property
     def gcps(self) -> tuple[list[GroundControlPoint], Any] | None:
@@ -159,19 +119,6 @@ class Stack:
             data=np.concatenate([tile.data for tile in tiles]),
             valid=np.logical_and.reduce([tile.valid for tile in tiles]),
         )
-
-    def close(self) -> None:
-        """Close the files. Reading is over."""
-        for part in self.parts:
-            part.close()
-
-    def __enter__(self) -> "Stack":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Stack {', '.join(map(repr, self.parts))}>"

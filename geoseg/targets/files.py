@@ -76,14 +76,20 @@ def layer_kinds(path: Path) -> dict[str, str]:
 
 
 def read_layers(
-    path: Path, *, layer: str | None, invalid_geometry: InvalidGeometry, lines: bool = False, empty: bool = False
+    path: Path,
+    *,
+    layer: str | None,
+    invalid_geometry: InvalidGeometry | None = None,
+    lines: bool = False,
+    empty: bool = False,
 ) -> list[gpd.GeoDataFrame]:
     """One frame of usable features for each layer that has any, its name in `attrs`.
 
     Args:
         path: GeoPackage, GeoJSON, FlatGeobuf or Shapefile.
         layer: The layer to read; all layers with a geometry when None.
-        invalid_geometry: Refuse invalid polygons, make them valid, or leave them out.
+        invalid_geometry: Refuse invalid polygons, make them valid, or leave them out. None: refuse them, of a file that
+            has no options of its own.
         lines: Whether lines beside polygons are wanted, too.
         empty: Whether a layer without features is an answer: no frames.
 
@@ -174,7 +180,7 @@ def _read_layer(source: str, driver: str, layer: str) -> gpd.GeoDataFrame:
     return frame
 
 
-def _usable(frame: gpd.GeoDataFrame, path: Path, invalid_geometry: InvalidGeometry) -> gpd.GeoDataFrame:
+def _usable(frame: gpd.GeoDataFrame, path: Path, invalid_geometry: InvalidGeometry | None) -> gpd.GeoDataFrame:
     """Polygons and lines only: empty ones dropped, invalid polygons treated as asked, anything else refused."""
     layer = frame.attrs["layer"]
     geometries = frame.geometry.to_numpy()
@@ -187,17 +193,22 @@ def _usable(frame: gpd.GeoDataFrame, path: Path, invalid_geometry: InvalidGeomet
         kinds = ", ".join(sorted(set(frame.geom_type[others])))
         raise LabelsError(
             f"{path} layer {layer!r} holds {others.sum()} features that are no polygons and no lines ({kinds}). "
-            "Expected outlines, or centrelines with a width. Leave them out, or choose another layer with --layer."
+            + (
+                "Expected outlines, or centrelines with a width. Leave them out, or choose another layer with --layer."
+                if invalid_geometry
+                else "Expected outlines. Leave them out."
+            )
         )
     invalid = ~frame.geometry.is_valid & ~lines
     if not invalid.any():
         return frame
-    if invalid_geometry == "error":
+    if invalid_geometry in ("error", None):
         ids = ", ".join(map(str, frame.index[invalid][:5])) + (", ..." if invalid.sum() > 5 else "")
         reason = shapely.is_valid_reason(frame.geometry[invalid].iloc[0])
         raise LabelsError(
             f"{path} layer {layer!r} holds {invalid.sum()} invalid polygons (feature {ids}; the first: {reason}). "
-            "Expected valid ones. Repair the file, or have them fixed or skipped with --invalid-geometry fix|skip."
+            "Expected valid ones. Repair the file"
+            + (", or have them fixed or skipped with --invalid-geometry fix|skip." if invalid_geometry else ".")
         )
     log.warning("%s: %d invalid polygons %s", path, invalid.sum(), "fixed" if invalid_geometry == "fix" else "skipped")
     if invalid_geometry == "skip":

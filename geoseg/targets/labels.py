@@ -135,17 +135,22 @@ def read_labels(
     )
 
 
-def labelled_area(path: str | os.PathLike[str], grid: Grid) -> LabelledArea:
-    """Read the polygons within which labels are complete.
+def labelled_area(path: str | os.PathLike[str], grid: Grid, *, what: str = "the labelled area") -> LabelledArea:
+    """Read the polygons within which labels are complete, or those of an area of interest.
+
+    Args:
+        path: GeoPackage, GeoJSON, FlatGeobuf or Shapefile.
+        grid: Where pixels lie.
+        what: It is, for messages.
 
     Raises:
         LabelsError: As `read_labels`; invalid polygons are refused.
     """
     path = Path(path)
-    frames = read_layers(path, layer=None, invalid_geometry="error")
+    frames = read_layers(path, layer=None)
     if lines := sum(int(are_lines(frame).sum()) for frame in frames):
-        raise LabelsError(f"{path} holds {lines} lines. Expected the outlines of the labelled area. Draw polygons.")
-    geometries = np.concatenate(on_grid(frames, path, grid))
+        raise LabelsError(f"{path} holds {lines} lines. Expected the outlines of {what}. Draw polygons.")
+    geometries = np.concatenate(on_grid(frames, path, grid, what=what))
     polygons, values = pixel_polygons(geometries, np.ones(len(geometries), np.uint8), grid)
     return LabelledArea(polygons=PixelPolygons(polygons=polygons, values=values))
 

@@ -19,8 +19,14 @@ _FURTHEST_DEGREE = 400
 """A little beyond a full turn is met in honest files; metres are thousands."""
 
 
-def on_grid(frames: Sequence[gpd.GeoDataFrame], path: Path, grid: Grid) -> list[np.ndarray]:
+def on_grid(frames: Sequence[gpd.GeoDataFrame], path: Path, grid: Grid, *, what: str = "labels") -> list[np.ndarray]:
     """The geometries of each frame in the grid's CRS; together at least partly inside its extent.
+
+    Args:
+        frames: Of one file.
+        path: The file.
+        grid: The scene's.
+        what: The features are, for messages.
 
     Raises:
         LabelsError: With both extents if nothing lies on the grid, or coordinates cannot be those of the declared CRS.
@@ -31,7 +37,7 @@ def on_grid(frames: Sequence[gpd.GeoDataFrame], path: Path, grid: Grid) -> list[
     if not (left < east and right > west and bottom < north and top > south):
         raise LabelsError(
             f"{path} lies outside the scene: it spans {_extent(bounds)}, the scene {_extent(grid.bounds)} "
-            "(left, bottom, right, top in the scene's CRS). Expected labels on the scene. Check the file's CRS."
+            f"(left, bottom, right, top in the scene's CRS). Expected {what} on the scene. Check the file's CRS."
         )
     if grid.crs is None and any(frame.crs is not None for frame in frames):
         log.warning("the scene has no CRS: the coordinates of %s are taken as they are", path)
@@ -63,7 +69,7 @@ def reprojected(frame: gpd.GeoDataFrame, path: Path, grid: Grid) -> np.ndarray:
             ) from err
     geometries = frame.geometry.to_numpy()
     if not np.isfinite(shapely.total_bounds(geometries)).all():
-        raise LabelsError(f"{path} has coordinates that the scene's CRS cannot express. Check the labels' CRS.")
+        raise LabelsError(f"{path} has coordinates that the scene's CRS cannot express. Check the file's CRS.")
     return geometries
 
 

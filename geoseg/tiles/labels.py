@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from geoseg.config.heads import check_class_names
 from geoseg.errors import LabelsError, UsageError
 from geoseg.grid import Grid
 from geoseg.metrics import IGNORE
@@ -132,7 +133,7 @@ def legend_of(files: Sequence[Path], options: LabelOptions) -> Legend:
 
     Raises:
         LabelsError: If values and classes are mixed, or nothing names a raster's classes.
-        UsageError: If `options.classes` or `options.values` make no sense.
+        UsageError: If `options.classes` or `options.values` make no sense, or a class has a name that training refuses.
         SceneError: If a raster cannot be read.
     """
     rasters = [path for path in dict.fromkeys(files) if not is_vector_file(path)]
@@ -168,6 +169,9 @@ def legend_of(files: Sequence[Path], options: LabelOptions) -> Legend:
                 "2, ... with --classes building,road, or what each value is with --values 0=background,255=building."
             )
         names = named[0]
+    if names:
+        said = "--classes" if options.classes else "--values" if options.values else str(rasters[0])
+        check_class_names(names, said)  # what learns from the tiles would refuse them
     return Legend(names or (*_GUESSED, *((CONTACT,) if options.contact else ())))
 
 

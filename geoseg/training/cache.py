@@ -17,7 +17,7 @@ from geoseg.losses import planes_of
 from geoseg.training.entry import Stored, build, bytes_needed, stored
 from geoseg.training.ground import Ground
 from geoseg.training.pieces import Piece
-from geoseg.training.pretrained import cache_folder
+from geoseg.training.published import cache_folder
 from geoseg.training.room import alone, free_memory, make_entry, make_room, open_entry
 from geoseg.windows import Window
 

@@ -207,7 +207,8 @@ def _prepare(
             normalisation, heads = begun.normalisation, begun.heads
         header = _header(config, data, normalisation, network, heads)
     loss = _mixture(config)
-    task = Segmentation(network, loss, config, data.train, normalisation, heads)
+    started = init is not None if past is None or past.state is None else bool(past.state.get("init"))
+    task = Segmentation(network, loss, config, data.train, normalisation, heads, started=started)
     if loss.needs_counts:
         loss.count(pixels_per_class(data.train, len(config.classes)).tolist())
     task.objective.heads.count(data.train)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from geoseg.config import OptimizerConfig, TrainConfig
 
@@ -24,12 +25,18 @@ def encoder_of(network: nn.Module) -> nn.Module | None:
     return None
 
 
-def freeze(network: nn.Module, frozen: bool) -> None:
-    """Let the encoder stay as it is, its running statistics included, or let it learn; the rest of it learns."""
+def freeze(network: nn.Module, frozen: bool, *, norm: bool = False) -> None:
+    """Let the encoder stay as it is, its running statistics included, or let it learn; the rest of it learns.
+
+    With `norm`, all running statistics stay as they are; scales and shifts learn.
+    """
     network.train()
     if encoder := encoder_of(network):
         encoder.requires_grad_(not frozen)
         encoder.train(not frozen)
+    for module in network.modules() if norm else ():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def parameter_groups(network: nn.Module, settings: OptimizerConfig) -> list[dict[str, Any]]:

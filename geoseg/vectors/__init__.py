@@ -1,7 +1,7 @@
 """Class raster -> buildings, streets and areas -> layers in a GeoPackage, or another format."""
 
 from geoseg.vectors.classes import read_classes
-from geoseg.vectors.formats import check_ending, vector_files, write_vectors
+from geoseg.vectors.formats import vector_files, write_vectors
 from geoseg.vectors.layer import check_names, layer_name, write_layers
 from geoseg.vectors.options import OutlineOptions
 from geoseg.vectors.polygonize import polygonize
@@ -13,7 +13,6 @@ __all__ = [
     "Outlining",
     "SpoolPlanes",
     "Vectors",
-    "check_ending",
     "check_names",
     "check_review",
     "layer_name",

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from geoseg.vectors.patches import spans
+from geoseg.vectors.patches import AnyPatches, spans
 from geoseg.vectors.rings import SCALE
-from geoseg.vectors.stored import AnyPatches
 
 BATCH = 1 << 20
 """Vertices that are looked at in one go."""

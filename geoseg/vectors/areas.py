@@ -13,7 +13,7 @@ import shapely
 from geoseg.errors import UsageError
 from geoseg.vectors.arcs import Arcs, assemble, find_arcs, swept, thin
 from geoseg.vectors.metric import Metric
-from geoseg.vectors.stored import AnyPatches
+from geoseg.vectors.patches import AnyPatches
 from geoseg.vectors.threads import in_threads
 
 AREA_CHANGE = 0.2

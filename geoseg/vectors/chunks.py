@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import overload
 
-import geopandas
 import numpy as np
+import pandas as pd
 import shapely
 
 from geoseg.errors import UsageError
+from geoseg.vectors.table import AnyTable, Shapes, Table
 
 CHUNK = 16384
 """Shapes that a writer holds at a time. No file's bytes depend on it, but for the row groups of a Parquet file."""
@@ -24,8 +25,8 @@ class WkbChunks(Sequence[bytes]):
     one spatial index, and the file has the bytes it would have had from an array of them all.
     """
 
-    def __init__(self, shapes: np.ndarray) -> None:
-        """Of (n,) shapely geometries."""
+    def __init__(self, shapes: Shapes) -> None:
+        """Of these."""
         self._shapes = shapes
         self._start = 0
         self._ready = np.empty(0, object)
@@ -52,15 +53,15 @@ class WkbChunks(Sequence[bytes]):
 
 
 def chunks(
-    frame: geopandas.GeoDataFrame, prepare: Callable[[np.ndarray], np.ndarray] = lambda shapes: shapes
-) -> Iterator[tuple[geopandas.GeoDataFrame, np.ndarray]]:
-    """Some rows at a time: the rows, and their shapes after `prepare`. A frame without rows gives nothing."""
-    for start, stop in pairwise([*range(0, len(frame), CHUNK), len(frame)]):
-        rows = frame.iloc[start:stop]
-        yield rows, prepare(rows.geometry.to_numpy())
+    frame: AnyTable, prepare: Callable[[np.ndarray], np.ndarray] = lambda shapes: shapes
+) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    """Some rows at a time: their fields, and their shapes after `prepare`. A frame without rows gives nothing."""
+    table = Table.of(frame)
+    for start, stop in pairwise([*range(0, len(table), CHUNK), len(table)]):
+        yield table.fields.iloc[start:stop], prepare(table.shapes[start:stop])
 
 
-def geometry_type(layer: str, frame: geopandas.GeoDataFrame) -> str:
+def geometry_type(layer: str, frame: AnyTable) -> str:
     """The type of a layer's shapes, such as "Polygon"; "MultiPolygon" where both stand side by side.
 
     Args:
@@ -70,7 +71,7 @@ def geometry_type(layer: str, frame: geopandas.GeoDataFrame) -> str:
     Raises:
         UsageError: If points, lines and polygons are mixed.
     """
-    found = sorted(set(frame.geom_type.dropna()), key=lambda kind: (len(kind), kind))
+    found = sorted(Table.of(frame).kinds, key=lambda kind: (len(kind), kind))
     if not found:
         return _EMPTY.get(layer, "Polygon")
     if len({kind.removeprefix("Multi") for kind in found}) > 1:

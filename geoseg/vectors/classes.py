@@ -1,7 +1,8 @@
 """Class rasters as vectors read them: what is one, strip by strip, and which classes it has."""
 
+import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from geoseg.errors import SceneError
+from geoseg.errors import SceneError, UsageError
 from geoseg.pixels import NODATA
+
+log = logging.getLogger(__name__)
 
 _MOST_UNNAMED = 64
 """A raster with more values than this, and no names for them, is a picture."""
@@ -76,6 +79,24 @@ def _opened(path: str | Path, what: str) -> Iterator[DatasetReader]:
         raise SceneError(f"{path} cannot be read ({err}). Expected {what} (GeoTIFF).") from err
 
 
+def read_window(path: str | Path, dataset: DatasetReader, bands: int | None, window: Window) -> np.ndarray:
+    """The pixels of a window, of one band or of all.
+
+    Raises:
+        SceneError: If a block under it cannot be read; names the rows.
+    """
+    try:
+        found: np.ndarray = dataset.read(bands, window=window)
+    except (RasterioError, CPLE_BaseError) as err:
+        # rasterio says "Read failed. See previous exception for details."; what GDAL said is its cause.
+        words = " ".join(str(err.__cause__ or err).split()).rstrip(".")
+        rows = f"{window.row_off}-{window.row_off + window.height - 1}"
+        raise SceneError(
+            f"{path} cannot be read at rows {rows} ({words}). Expected a complete, undamaged file."
+        ) from err
+    return found
+
+
 def _kind(dataset: DatasetReader) -> str:
     return f"{dataset.count} band{'s' if dataset.count > 1 else ''} of {dataset.dtypes[0]}"
 
@@ -87,12 +108,15 @@ def strips(dataset: DatasetReader) -> Iterator[Window]:
         yield Window(0, row, dataset.width, min(step, dataset.height - row))
 
 
-def read_classes(path: str | Path, names: Sequence[str] = ()) -> dict[int, tuple[str, str]]:
+def read_classes(
+    path: str | Path, names: Sequence[str] = (), values: Mapping[int, str] | None = None
+) -> dict[int, tuple[str, str]]:
     """The classes of a class raster.
 
     Args:
         path: A class raster, of geoseg or of another program.
         names: What its values 0, 1, ... are called, where that is known. Otherwise every value that occurs is a class.
+        values: What some of its values are called, instead of `names`.
 
     Returns:
         (name, "#rrggbb") by pixel value, 0 (the background) included. The colours are those of the raster's colour
@@ -101,11 +125,14 @@ def read_classes(path: str | Path, names: Sequence[str] = ()) -> dict[int, tuple
     Raises:
         SceneError: If it is no class raster, has a value that `names` has no name for, or pixels of value 255 beside
             such of another nodata value.
+        UsageError: If two values have one name, or one is beyond 255.
     """
+    values = dict(values or {})
+    names = () if values else names
     with open_class_raster(path) as dataset:
         if dataset.scales[0] != 1:
             raise SceneError(f"{path} holds probabilities. Expected the class raster of the same run.")
-        present, nodata = _values(dataset)
+        present, nodata = _values(path, dataset)
         try:
             palette = dataset.colormap(1)
         except ValueError:  # none
@@ -115,11 +142,10 @@ def read_classes(path: str | Path, names: Sequence[str] = ()) -> dict[int, tuple
             f"{path} has pixels of value {present[-1]}, but names {len(names)} classes ({', '.join(names)}). "
             "Expected every value to be named. Was it changed by another program?"
         )
-    if not names and len(present) > _MOST_UNNAMED:
+    if not (names or values) and len(present) > _MOST_UNNAMED:
         raise SceneError(
-            f"{path} has {len(present)} different values and no class names: no class raster. Expected one as "
-            f"'geoseg predict' writes it, or at most {_MOST_UNNAMED} values. Give the values names (CategoryNames, in "
-            "a file .aux.xml beside it, as GDAL writes them), or put them together into fewer."
+            f"{path} has {len(present)} different values and no class names: no class raster. Expected one as 'geoseg "
+            f"predict' writes it, or at most {_MOST_UNNAMED} values. Name those to outline with --values 1=building."
         )
     if NODATA in present and nodata is not None:
         raise SceneError(
@@ -129,14 +155,28 @@ def read_classes(path: str | Path, names: Sequence[str] = ()) -> dict[int, tuple
     if not names and set(present) - {0, NODATA}:  # not the mask of another program
         present = [value for value in present if value != NODATA]
     named = dict(enumerate(names)) or {value: f"class_{value}" if value else "background" for value in [0, *present]}
+    if values:
+        _check_values(path, values, named)
+        named = dict(sorted((named | values).items()))
     return {value: (name, _color(value, palette)) for value, name in named.items()}
 
 
-def _values(dataset: DatasetReader) -> tuple[list[int], int | None]:
+def _check_values(path: str | Path, values: Mapping[int, str], present: Mapping[int, str]) -> None:
+    """Refuse names of values that cannot stand together; those that no pixel has are said."""
+    for value, name in values.items():
+        if not 0 <= value < 256:
+            raise UsageError(f"--values {value}={name}: no class raster has such a value. Expected 0 to 255.")
+        if twice := [other for other, its in {**present, **values}.items() if its == name and other != value]:
+            raise UsageError(f"--values {value}={name}: {twice[0]} is called so, too. Expected different names.")
+        if value not in present:
+            log.warning("%s has no pixel of value %d (%s).", path, value, name)
+
+
+def _values(path: str | Path, dataset: DatasetReader) -> tuple[list[int], int | None]:
     """The values that occur, ascending, without nodata; and nodata, if it occurs."""
     count = np.zeros(256, np.int64)
     for window in strips(dataset):
-        pixels = dataset.read(1, window=window).ravel()
+        pixels = read_window(path, dataset, 1, window).ravel()
         for start in range(0, len(pixels), _COUNTED):  # numpy makes eight bytes of each
             count += np.bincount(pixels[start : start + _COUNTED], minlength=256)
     present = [int(value) for value in np.flatnonzero(count)]

@@ -43,7 +43,7 @@ def find_cores(
     height, width = inside.shape
     found = np.full((height, width), -1, np.int32)
     stack = np.empty((height * width, 2), np.int32)
-    _flood(inside, found, stack, row, col, 0)
+    flood(inside, found, stack, row, col, 0)
     sure = np.zeros((height, width), np.bool_)
     for i in range(height):
         for j in range(width):
@@ -54,7 +54,7 @@ def find_cores(
         for j in range(width):
             if not sure[i, j] or found[i, j]:
                 continue
-            size = _flood(sure, found, stack, i, j, count + 1)
+            size = flood(sure, found, stack, i, j, count + 1)
             if size >= least:
                 count += 1
                 continue
@@ -86,7 +86,7 @@ def _thick(inside: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _flood(inside: np.ndarray, found: np.ndarray, stack: np.ndarray, row: int, col: int, mark: int) -> int:
+def flood(inside: np.ndarray, found: np.ndarray, stack: np.ndarray, row: int, col: int, mark: int) -> int:
     """Mark what hangs together with a pixel by edges; `stack` lists it afterwards."""
     height, width = inside.shape
     found[row, col] = mark

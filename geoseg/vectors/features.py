@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import geopandas
 import numpy as np
+import pandas as pd
 import shapely
 from pyproj import CRS
 
@@ -18,21 +19,31 @@ from geoseg.vectors.journal import Frames, Journal
 from geoseg.vectors.layer import layer_name
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.options import OutlineOptions
-from geoseg.vectors.patches import trace
+from geoseg.vectors.patches import AnyPatches, spans
 from geoseg.vectors.planes import Planes
+from geoseg.vectors.raw import RawShapes
 from geoseg.vectors.store import Store
-from geoseg.vectors.stored import AnyPatches, trace_into
+from geoseg.vectors.stored import trace_into
 from geoseg.vectors.streets import Network, find_streets
+from geoseg.vectors.table import AnyTable, Table
 from geoseg.vectors.touching import trace_apart_into
 from geoseg.vectors.walls import METHODS, fit_walls, keep_inside
-from geoseg.vectors.walls.neighbours import whole
+from geoseg.vectors.walls.neighbours import part, whole
+
+_BATCH = 1 << 18
+"""Vertices of raw outlines that are looked at in one go."""
+
+_SLIVER_M2 = 1e-3
+"""Ground that two buildings may share: a tenth of what `geoseg evaluate` calls an overlap."""
+
+Some = TypeVar("Some", bound=pd.DataFrame)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Feature:
     """A layer: its rows, and how QGIS shows them."""
 
-    frame: geopandas.GeoDataFrame
+    frame: AnyTable
     """Shapes in the raster's CRS; the fields of VECTORS in their order."""
     style: str
     """QML."""
@@ -91,14 +102,38 @@ class Outliner:
         return {layers[1]: self._lines(network, value, name), layers[2]: self._nodes(network, value, name)}
 
     def _raw(self, chosen: Mapping[int, str], colors: Mapping[str, str]) -> dict[str, Feature]:
-        patches = trace(self.planes, list(chosen), subpixel=False)
-        shapes = patches.polygons()
-        method = np.full(len(patches), "raw")
-        frame = self._polygons(shapely.transform(shapes, self.metric.to_metres), patches, method, {}, pixels=shapes)
-        return {
-            layer_name(name): Feature(_of_class(frame, value, name), layer_style("buildings", colors[name]))
-            for value, name in chosen.items()
-        }
+        """Layers of the pixels' own outlines, which are made again when they are written."""
+        values, least = list(chosen), 1
+        if self.metric.unit == "m":  # pixels are not of one size everywhere: what is left is left out by its area
+            least = max(1, pixels_below(0.8 * self.options.least_m2, self.metric))
+        patches = trace_into(Store(self.folder), self.planes, values, subpixel=False, min_pixels=least)
+        found = {}
+        for value, name in chosen.items():
+            kept, fields = self._measured(patches, np.flatnonzero(patches.value == value))
+            kinds = frozenset({"Polygon"} if len(kept) else ())
+            table = Table(_named(fields, name), RawShapes(patches, kept, self._place), kinds, self._crs)
+            found[layer_name(name)] = Feature(table, layer_style("buildings", colors[name]))
+        return found
+
+    def _measured(self, patches: AnyPatches, index: np.ndarray) -> tuple[np.ndarray, pd.DataFrame]:
+        """Those of the raw patches that are large enough, and their fields; some at a time, steps of the journal."""
+
+        def fields(part: tuple[int, int]) -> pd.DataFrame:
+            chosen = index[slice(*part)]
+            some = patches.load(chosen)
+            pixels, method = some.polygons(), np.full(len(some), "raw")
+            shapes = shapely.transform(pixels, self.metric.to_metres)
+            frame = self._polygons(shapes, some, method, {}, placed=self._place(pixels))
+            frame.insert(0, "patch", chosen[frame.index])
+            return pd.DataFrame(frame.drop(columns=["method", "source", frame.geometry.name]))
+
+        sizes = np.diff(patches.ring_offsets[patches.patch_offsets])[index]
+        parts = list(spans(np.append(0, np.cumsum(sizes)), _BATCH))
+        none = fields((0, 0))
+        found = self.journal.map(lambda part: _arrays(fields(part)), parts)
+        columns = map(np.concatenate, zip(_arrays(none), *found, strict=True))
+        rows = pd.DataFrame(dict(zip(none, columns, strict=True)))
+        return rows.pop("patch").to_numpy(), rows.assign(method="raw", source=self.planes.source)
 
     def _buildings(self, value: int, name: str) -> geopandas.GeoDataFrame:
         options, gsd, store = self.options, self.metric.gsd, Store(self.folder)
@@ -114,7 +149,7 @@ class Outliner:
         angle = np.where(np.isin(method, ("walls", "rectangle")), fit.angle.round(1), np.nan)
         gap = max(1, int(options.least_hole_m2 / gsd**2)) if metres else 1
         shapes = keep_inside(fit.shapes, self.planes, self.metric, min_gap=gap)
-        frame = self._polygons(shapes, patches, method, {"angle_deg": angle})
+        frame = self._polygons(shapes, patches, method, {"angle_deg": angle}, placed=self._apart(shapes))
         return _of_class(frame, value, name)
 
     def _areas(self, chosen: Mapping[int, str]) -> Frames:
@@ -141,29 +176,27 @@ class Outliner:
         patches: AnyPatches,
         method: np.ndarray,
         more: Mapping[str, np.ndarray],
-        pixels: np.ndarray | None = None,
+        placed: np.ndarray | None = None,
         kept: np.ndarray | None = None,
     ) -> geopandas.GeoDataFrame:
-        """Rows of polygons in metres, and of their patches; of `pixels` in pixels, placed without a detour.
+        """Rows of polygons in metres, and of their patches; where they are placed in the raster's CRS, if it is known.
 
         Only those `kept` (bool); by default those that are large enough.
         """
         unit, metres = self.metric.unit, self.metric.unit == "m"
+        placed = _sound(shapely.transform(shapes, self.metric.to_crs)) if placed is None else placed
         area = shapely.area(shapes)
         fields = {
             "class": patches.value,
             "area_m2" if metres else "area_px": area.round(3),
             f"perimeter_{unit}": shapely.length(shapes).round(3),
-            "n_vertices": shapely.get_num_coordinates(shapes) - 1 - shapely.get_num_interior_rings(shapes),
+            "n_vertices": shapely.get_num_coordinates(placed) - 1 - shapely.get_num_interior_rings(placed),
             **more,
-            "holes": shapely.get_num_interior_rings(shapes),
+            "holes": shapely.get_num_interior_rings(placed),
             **self._probabilities(patches.prob, patches.prob_min10),
             "method": method,
             "source": self.planes.source,
         }
-        placed = shapely.transform(shapes, self.metric.to_crs) if pixels is None else self._place(pixels)
-        for k in np.flatnonzero(~shapely.is_valid(placed)):  # what touched itself in metres may cross by a rounding
-            placed[k] = whole(shapely.make_valid(placed[k]), placed[k])
         frame = geopandas.GeoDataFrame(fields, geometry=placed, crs=self._crs)
         if kept is None and metres:
             kept = area >= self.options.least_m2
@@ -220,18 +253,42 @@ class Outliner:
     def _crs(self) -> CRS | None:
         return CRS.from_wkt(self.planes.grid.crs) if self.planes.grid.crs else None
 
+    def _apart(self, shapes: np.ndarray) -> np.ndarray:
+        """Polygons in metres that do not overlap, in the raster's CRS, where they do not either.
+
+        A straight wall is bent there by less than a millimetre, and the corner of a neighbour on it is not.
+        """
+        placed = _sound(shapely.transform(shapes, self.metric.to_crs))
+        pixel = abs(self.planes.grid.transform.determinant)
+        return part(placed, _SLIVER_M2 * pixel / self.metric.gsd**2)
+
     def _place(self, pixels: np.ndarray) -> np.ndarray:
         """Polygons in pixels by the raster's transform, to the last bit."""
         transform = self.planes.grid.transform
-        return shapely.transform(pixels, lambda xy: np.column_stack(transform @ (xy[:, 0], xy[:, 1])))
+        return _sound(shapely.transform(pixels, lambda xy: np.column_stack(transform @ (xy[:, 0], xy[:, 1]))))
+
+
+def _sound(placed: np.ndarray) -> np.ndarray:
+    """Polygons after a transform: what touched itself before may cross itself by a rounding now."""
+    for k in np.flatnonzero(~shapely.is_valid(placed)):
+        placed[k] = whole(shapely.make_valid(placed[k]), placed[k])
+    return placed
 
 
 def _of_class(frame: geopandas.GeoDataFrame, value: int, name: str) -> geopandas.GeoDataFrame:
     """The rows of one class, numbered, with its name."""
-    rows = frame[frame["class"] == value].reset_index(drop=True)
+    return _named(frame[frame["class"] == value].reset_index(drop=True), name)
+
+
+def _named(rows: Some, name: str) -> Some:
+    """Rows with numbers and the name of their class."""
     rows.insert(0, "id", np.arange(1, len(rows) + 1))
     rows.insert(2, "name", name)
     return rows
+
+
+def _arrays(rows: pd.DataFrame) -> tuple[np.ndarray, ...]:
+    return tuple(rows[name].to_numpy() for name in rows)
 
 
 def layer_names(name: str, kind: str, *, raw: bool) -> tuple[str, ...]:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas
 from pyproj import CRS
 
-from geoseg.errors import OutputExistsError, UsageError
+from geoseg.endings import check_vector_ending
+from geoseg.errors import OutputExistsError
 from geoseg.outputs import Outputs
 from geoseg.vectors import shapefile
 from geoseg.vectors.geojson import to_degrees, write_geojson
 from geoseg.vectors.layer import check_names, write_layers
 from geoseg.vectors.ogr import read_back, write_layer, writing
 from geoseg.vectors.parquet import pyarrow, write_parquet
+from geoseg.vectors.table import AnyTable
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def vector_files(
     for QGIS, out_buildings.qml, unless there is one already or a raster of that name would take it for its own.
 
     Args:
-        path: File asked for, whose ending, in any case, is one of `ENDINGS`.
+        path: File asked for, whose ending, in any case, is one of `geoseg.endings.VECTORS`.
         layers: Names of the layers, at least one.
         crs: Of the shapes, as pyproj takes it; None: there is none.
         key: What the first file is called in `paths`.
@@ -57,7 +58,7 @@ def vector_files(
         OutputExistsError: If beside a Shapefile lie parts of an earlier one that would not be replaced.
     """
     path, names = Path(path), list(layers)
-    ending = check_ending(path)
+    ending = check_vector_ending(path)
     crs = CRS.from_user_input(crs) if crs else None
     if ending == ".gpkg":
         check_names(names)
@@ -80,7 +81,7 @@ def vector_files(
 
 def write_vectors(
     files: VectorFiles,
-    frames: Mapping[str, geopandas.GeoDataFrame],
+    frames: Mapping[str, AnyTable],
     outputs: Outputs,
     *,
     styles: Mapping[str, str] | None = None,
@@ -105,7 +106,7 @@ def write_vectors(
     """
     frames = {name: frames[name] for name in files.names}
     styles = styles or {}
-    ending = check_ending(next(iter(files.layers.values())))
+    ending = check_vector_ending(next(iter(files.layers.values())))
     if ending == ".gpkg":
         write_layers(outputs.staged(next(iter(files.names.values()))), frames, styles=styles)
     elif ending == ".shp":
@@ -121,39 +122,21 @@ def write_vectors(
     return {name: len(frame) for name, frame in frames.items()}
 
 
-def check_ending(path: Path) -> str:
-    """The ending of a name in lower case.
-
-    Raises:
-        UsageError: If no format has it.
-    """
-    ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise UsageError(
-            f"{path} is to hold vectors. Expected a name that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}. "
-            f"Try {path.stem}.gpkg."
-        )
-    return ending
-
-
-def _write_flatgeobuf(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> None:
+def _write_flatgeobuf(path: Path, layer: str, frame: AnyTable) -> None:
     with writing(path):
         write_layer(path, layer, frame, "FlatGeobuf")
         read_back(path, len(frame))
 
 
-_WRITERS: dict[str, Callable[[Path, str, geopandas.GeoDataFrame], None]] = {
+_WRITERS: dict[str, Callable[[Path, str, AnyTable], None]] = {
     ".fgb": _write_flatgeobuf,
     ".geojson": write_geojson,
     ".json": write_geojson,
     ".parquet": write_parquet,
 }
 
-ENDINGS = (".gpkg", *_WRITERS, ".shp")
-"""Endings of names that layers can be written under."""
 
-
-def _write_shapefiles(files: VectorFiles, frames: Mapping[str, geopandas.GeoDataFrame], outputs: Outputs) -> None:
+def _write_shapefiles(files: VectorFiles, frames: Mapping[str, AnyTable], outputs: Outputs) -> None:
     """Each under one stem, as the driver wants it, then by the names of `outputs`; its limits are told once."""
     told: list[str] = []
     for name, frame in frames.items():

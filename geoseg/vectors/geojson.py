@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import shapely
 from pandas import Series
@@ -18,6 +17,7 @@ from pyproj.exceptions import ProjError
 from geoseg.errors import OutputError, UsageError
 from geoseg.vectors.chunks import chunks
 from geoseg.vectors.ogr import column_values, read_back, writing
+from geoseg.vectors.table import AnyTable, Table
 
 DECIMALS = 7
 """Of a coordinate: a centimetre on the ground."""
@@ -41,7 +41,7 @@ def to_degrees(crs: CRS | None, path: Path) -> Transformer:
     )
 
 
-def write_geojson(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> None:
+def write_geojson(path: Path, layer: str, frame: AnyTable) -> None:
     """Write a layer as a FeatureCollection, one feature a line. NaN and missing values become null.
 
     Shapes that cross the 180th meridian are not cut there. A polygon that rounding would make invalid is repaired on
@@ -56,14 +56,15 @@ def write_geojson(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> None
         UsageError: If the CRS is none or has no place on Earth.
         OutputError: If a shape lies where degrees cannot say, or the file cannot be written.
     """
-    prepare = _preparation(to_degrees(frame.crs, path), path)
+    table = Table.of(frame)
+    prepare = _preparation(to_degrees(table.crs, path), path)
     with writing(path):
         with path.open("w", encoding="utf-8", newline="\n") as file:
             file.write(f'{{"type":"FeatureCollection","name":{_text(layer)},"features":[')
-            for number, feature in enumerate(_features(frame, prepare)):
+            for number, feature in enumerate(_features(table, prepare)):
                 file.write(f"{',' if number else ''}\n{feature}")
             file.write("\n]}\n")
-        read_back(path, len(frame), counted=True)
+        read_back(path, len(table), counted=True)
 
 
 def _preparation(degrees: Transformer, path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -90,9 +91,9 @@ def _preparation(degrees: Transformer, path: Path) -> Callable[[np.ndarray], np.
     return prepare
 
 
-def _features(frame: geopandas.GeoDataFrame, prepare: Callable[[np.ndarray], np.ndarray]) -> Iterator[str]:
-    names = [field for field in frame.columns if field != frame.geometry.name]
-    for rows, shapes in chunks(frame, prepare):
+def _features(table: Table, prepare: Callable[[np.ndarray], np.ndarray]) -> Iterator[str]:
+    names = list(table.fields)
+    for rows, shapes in chunks(table, prepare):
         columns = [_json_values(rows[name]) for name in names]
         values = zip(*columns, strict=True) if names else ((),) * len(rows)
         for shape, row in zip(shapely.to_geojson(shapes), values, strict=True):

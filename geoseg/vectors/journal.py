@@ -16,7 +16,8 @@ from geoseg.spool import Spool
 from geoseg.vectors.threads import MOST, Arrays, from_threads
 
 T = TypeVar("T")
-_ROOM = 100_000  # numbers of the items on the way to some frames
+_ROOM = 10**9
+"""Numbers for some frames and for the items on the way to them: more than there can be of these."""
 _LAYOUT, _SHAPES, _TEXT, _NUMBERS = "layout", "shapes", "text", "numbers"
 Frames = Mapping[str, geopandas.GeoDataFrame]
 
@@ -36,7 +37,7 @@ class Journal:
     def beside(cls, output: Path, fingerprint: Mapping[str, Any], *, resume: bool, overwrite: bool) -> "Journal":
         """In the folder `<output>.partial`. Arguments and errors are those of `Spool.open`."""
         folder = output.with_name(f"{output.name}.partial")
-        return cls(Spool.open(folder, fingerprint, resume=resume, overwrite=overwrite))
+        return cls(Spool.open(folder, fingerprint, resume=resume, overwrite=overwrite, unit="part", inputs="raster"))
 
     def map(self, function: Callable[[T], Arrays], items: Iterable[T], most: int = MOST) -> list[Arrays]:
         """As `in_threads`, each item a step: what is made of it is kept as soon as it is there."""
@@ -59,10 +60,12 @@ class Journal:
     def frames(self, make: Callable[[], Frames], crs: CRS | None) -> Frames:
         """Frames by name, all of them one step."""
         step = -(-self._next // _ROOM) * _ROOM
-        self._next = step + 1
         if self._spool and step in self._spool.done:
+            self._next = step + _ROOM
             return _unpacked(self._spool.read(step), crs)
+        self._next = step + 1
         made = make()
+        self._next = step + _ROOM
         if self._spool:
             self._spool.write(step, dict(_packed(made)))
         return made

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import geopandas
 import numpy as np
 from pyogrio import raw
 
 from geoseg.errors import OutputError, UsageError
 from geoseg.vectors.ogr import EPOCH, read_back, write_layer, writing
+from geoseg.vectors.table import AnyTable
 
 _LAYER_NAMES = {"building": "buildings", "road": "road_surfaces"}
 _RESERVED = ("gpkg_", "sqlite_", "rtree_")
@@ -21,9 +21,7 @@ def layer_name(class_name: str) -> str:
     return _LAYER_NAMES.get(class_name, class_name)
 
 
-def write_layers(
-    path: str | Path, layers: Mapping[str, geopandas.GeoDataFrame], *, styles: Mapping[str, str] | None = None
-) -> None:
+def write_layers(path: str | Path, layers: Mapping[str, AnyTable], *, styles: Mapping[str, str] | None = None) -> None:
     """Write layers of polygons, lines or points to a new GeoPackage, each with the style QGIS shows it in.
 
     The bytes depend on the layers and styles alone. Shapes are converted some at a time: memory is that of the frames.
@@ -107,7 +105,7 @@ def _write_styles(path: Path, styles: Mapping[str, str]) -> None:
     )
 
 
-def _check(path: Path, layers: Mapping[str, geopandas.GeoDataFrame], styles: Mapping[str, str]) -> None:
+def _check(path: Path, layers: Mapping[str, AnyTable], styles: Mapping[str, str]) -> None:
     """A disk that fills up while the spatial index is built goes unreported: look for what must be there."""
     for name, frame in layers.items():
         if not read_back(path, len(frame), name)["capabilities"]["fast_spatial_filter"]:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import pyogrio
 from pandas import Series
@@ -14,6 +13,7 @@ from pyogrio import errors, raw
 
 from geoseg.errors import OutputError
 from geoseg.vectors.chunks import WkbChunks, geometry_type
+from geoseg.vectors.table import AnyTable, Table
 
 EPOCH = "2000-01-01T00:00:00.000Z"
 """The time that stands for every "last changed": the same input gives the same bytes."""
@@ -53,7 +53,7 @@ def writing(path: Path) -> Iterator[None]:
 def write_layer(
     path: Path,
     layer: str,
-    frame: geopandas.GeoDataFrame,
+    frame: AnyTable,
     driver: str,
     *,
     layer_options: Mapping[str, str] | None = None,
@@ -70,18 +70,18 @@ def write_layer(
         dataset_options: Of the driver, for a file that is not there yet.
     """
     # Not write_dataframe: it swaps the CRS for the EPSG code that looks most like it.
-    fields = [field for field in frame.columns if field != frame.geometry.name]
-    kind = geometry_type(layer, frame)
+    table = Table.of(frame)
+    kind = geometry_type(layer, table)
     raw.write(
         path,
-        WkbChunks(frame.geometry.to_numpy()),
-        [column_values(frame[field]) for field in fields],
-        fields,
+        WkbChunks(table.shapes),
+        [column_values(table.fields[field]) for field in table.fields],
+        list(table.fields),
         layer=layer,
         driver=driver,
         geometry_type=kind,
         promote_to_multi=kind.startswith("Multi"),
-        crs=frame.crs.to_wkt() if frame.crs else None,
+        crs=table.crs.to_wkt() if table.crs else None,
         dataset_options=dict(dataset_options or {}),
         layer_options=dict(layer_options or {}),
     )

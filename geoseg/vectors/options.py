@@ -32,7 +32,7 @@ class OutlineOptions:
     angles: Angles = "any"
     """Of walls."""
     split_touching: bool = True
-    """Tell touching buildings apart where probabilities are known."""
+    """Tell touching buildings apart: where the probability dips; where it is not known, along slits between them."""
     simplify_m: float | None = None
     """How far a simplified line may lie from its own place. None: 1 for streets, 0.5 for borders of areas."""
     min_spur_m: float = Rules().min_spur_m
@@ -42,7 +42,8 @@ class OutlineOptions:
     max_width_m: float = Rules().max_width_m
     """What is wider in all directions is no street."""
     aoi: Path | None = None
-    """Polygons outside of which nothing is outlined."""
+    """Polygons outside of which nothing is outlined: of pixels those count whose centres lie within. Outlines may reach
+    a pixel beyond."""
     gsd: float | None = None
     """Metres per pixel, where the raster has no CRS to tell."""
 

@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import geopandas
+import numpy as np
 import shapely
 
 from geoseg.errors import OutputError, UsageError
 from geoseg.vectors.chunks import chunks, geometry_type
 from geoseg.vectors.ogr import column_values, writing
+from geoseg.vectors.table import AnyTable, Table
 
 
 def pyarrow(path: Path) -> Any:
@@ -35,7 +36,7 @@ def pyarrow(path: Path) -> Any:
         ) from err
 
 
-def write_parquet(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> None:
+def write_parquet(path: Path, layer: str, frame: AnyTable) -> None:
     """Write a layer as GeoParquet 1.1: shapes as well-known binary, the CRS as PROJJSON, NaN as missing.
 
     Args:
@@ -48,13 +49,14 @@ def write_parquet(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> None
         OutputError: If the file cannot be written.
     """
     arrow = pyarrow(path)
-    names = [field for field in frame.columns if field != frame.geometry.name]
-    types = [_arrow_type(arrow, frame[name].dtype) for name in names]
+    table = Table.of(frame)
+    names = list(table.fields)
+    types = [_arrow_type(arrow, table.fields[name].dtype) for name in names]
     schema = arrow.schema([*zip(names, types, strict=True), ("geometry", arrow.binary())])
-    schema = schema.with_metadata({"geo": json.dumps(_metadata(layer, frame), sort_keys=True)})
+    schema = schema.with_metadata({"geo": json.dumps(_metadata(layer, table), sort_keys=True)})
     with writing(path):
         with arrow.parquet.ParquetWriter(path, schema, compression="zstd") as file:
-            for rows, shapes in chunks(frame):
+            for rows, shapes in chunks(table):
                 columns = [
                     arrow.array(column_values(rows[name]), kind, from_pandas=True)
                     for name, kind in zip(names, types, strict=True)
@@ -62,21 +64,20 @@ def write_parquet(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> None
                 columns.append(arrow.array(shapely.to_wkb(shapes), arrow.binary()))
                 file.write_table(arrow.Table.from_arrays(columns, schema=schema))
         found = _rows(arrow, path)
-        if found != len(frame):
-            raise OutputError(f"{path} holds {found} of {len(frame)} features after writing. Is the disk full?")
+        if found != len(table):
+            raise OutputError(f"{path} holds {found} of {len(table)} features after writing. Is the disk full?")
 
 
 def _arrow_type(arrow: Any, dtype: Any) -> Any:
     return arrow.from_numpy_dtype(dtype) if dtype.kind in "iufb" else arrow.string()
 
 
-def _metadata(layer: str, frame: geopandas.GeoDataFrame) -> dict[str, Any]:
+def _metadata(layer: str, table: Table) -> dict[str, Any]:
     """The value of the key "geo". A CRS of null is an unknown one; to leave it out would mean degrees."""
-    kind = geometry_type(layer, frame)
-    types = sorted(set(frame.geom_type.dropna())) or [kind]
-    column = {"encoding": "WKB", "geometry_types": types, "crs": frame.crs.to_json_dict() if frame.crs else None}
-    if len(frame):
-        column["bbox"] = [float(edge) for edge in frame.total_bounds]
+    types = sorted(table.kinds) or [geometry_type(layer, table)]
+    column = {"encoding": "WKB", "geometry_types": types, "crs": table.crs.to_json_dict() if table.crs else None}
+    if bounds := [shapely.total_bounds(shapes) for _, shapes in chunks(table)]:
+        column["bbox"] = [*np.fmin.reduce(bounds)[:2].tolist(), *np.fmax.reduce(bounds)[2:].tolist()]
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 

@@ -1,7 +1,9 @@
 """Patches: the outlines of all edge-connected pixels of one class, with what is counted of them, in flat arrays."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self, TypeVar
 
 import numpy as np
 import shapely
@@ -13,13 +15,12 @@ from geoseg.vectors.rings import SCALE
 from geoseg.vectors.sweep import Part
 from geoseg.vectors.tracing import MAX_PATCHES, counted, in_order, swept
 
-COLUMNS = ("value", "pixels", "first", "box", "prob", "prob_min10")
-"""What is counted of each patch."""
+Some = TypeVar("Some", bound="AnyPatches")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patches:
-    """Patches in the order of their first pixels, row by row.
+class AnyPatches(ABC):
+    """Patches in the order of their first pixels, row by row. What derives from this says where the vertices are.
 
     The rings of patch `i` are `patch_offsets[i]` to `patch_offsets[i + 1]`: its outline, then its holes from above and
     from the left; the vertices of ring `j` are `ring_offsets[j]` to `ring_offsets[j + 1]`, the first one not repeated
@@ -27,12 +28,8 @@ class Patches:
     the screen (x to the right, y down): holes run the other way round.
     """
 
-    points: np.ndarray
-    """(vertices, 2) int32 column and row in 1/1024 pixel."""
-    marked: np.ndarray
-    """(vertices,) bool: where not two borders of patches meet, but three or four; with `junctions` all of these."""
     ring_offsets: np.ndarray
-    """(rings + 1,) int64 first vertex of each ring."""
+    """(rings + 1,) int64 vertices before each ring."""
     patch_offsets: np.ndarray
     """(patches + 1,) int64 first ring of each patch."""
     value: np.ndarray
@@ -48,13 +45,31 @@ class Patches:
     prob_min10: np.ndarray
     """(patches,) float64 its 10th percentile: a tenth of the pixels has at most this."""
 
+    @property
+    @abstractmethod
+    def places(self) -> np.ndarray:
+        """(rings,) int64 place of the first vertex of each ring, as `vertices` takes it."""
+
+    @abstractmethod
+    def vertices(self, places: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 2) int32 points and (n,) bool marks of so many vertices from each of some places on."""
+
+    @abstractmethod
+    def select(self, wanted: np.ndarray) -> Self:
+        """The patches for which this (patches,) bool array is true, or with these (n,) indices, in that order."""
+
+    def load(self, wanted: np.ndarray) -> "Patches":
+        """The same with their vertices in memory."""
+        rings, found = self._chosen(wanted)
+        points, marked = self.vertices(self.places[rings], np.diff(found["ring_offsets"]))
+        return Patches(points=points, marked=marked, **found)
+
+    def slice(self, start: int, stop: int) -> "Patches":
+        """Patches `start` to `stop`, with their vertices in memory."""
+        return self.load(np.arange(start, stop))
+
     def __len__(self) -> int:
         return len(self.value)
-
-    @property
-    def xy(self) -> np.ndarray:
-        """(vertices, 2) float64 pixel coordinates (column, row)."""
-        return self.points / SCALE
 
     @property
     def ring_patch(self) -> np.ndarray:
@@ -66,38 +81,35 @@ class Patches:
         """(patches,) int64 number of holes."""
         return np.diff(self.patch_offsets) - 1
 
-    def slice(self, start: int, stop: int) -> "Patches":
-        """Patches `start` to `stop`, without a copy."""
-        rings = slice(self.patch_offsets[start], self.patch_offsets[stop])
-        vertices = slice(self.ring_offsets[rings.start], self.ring_offsets[rings.stop])
-        return Patches(
-            self.points[vertices],
-            self.marked[vertices],
-            self.ring_offsets[rings.start : rings.stop + 1] - vertices.start,
-            self.patch_offsets[start : stop + 1] - rings.start,
-            *(field[start:stop] for field in self._counted()),
-        )
+    def spans(self, vertices: int) -> Iterator[tuple[int, int]]:
+        """The first patch of each part of about so many vertices, at least one patch, and one past its last."""
+        return spans(self.ring_offsets[self.patch_offsets], vertices)
 
-    def select(self, wanted: np.ndarray) -> "Patches":
-        """The patches for which this (patches,) bool array is true, or with these (n,) indices, in that order."""
+    def _chosen(self, wanted: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The rings of some patches, and the fields of these."""
         index = np.flatnonzero(wanted) if wanted.dtype == bool else wanted
         patch_offsets, rings = _ranges(self.patch_offsets, index)
-        ring_offsets, vertices = _ranges(self.ring_offsets, rings)
-        return Patches(
-            self.points[vertices],
-            self.marked[vertices],
-            ring_offsets,
-            patch_offsets,
-            *(field[index] for field in self._counted()),
-        )
+        ring_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(self.ring_offsets)[rings])])
+        found = {name: getattr(self, name)[index] for name in _COUNTED}
+        return rings, {"ring_offsets": ring_offsets, "patch_offsets": patch_offsets} | found
 
-    def batches(self, vertices: int = 1 << 20) -> Iterator["Patches"]:
-        """All of them in parts of about so many vertices, at least one patch each."""
-        return (self.slice(start, stop) for start, stop in self.spans(vertices))
 
-    def spans(self, vertices: int) -> Iterator[tuple[int, int]]:
-        """The first patch of each such part, and one past its last."""
-        return spans(self.ring_offsets[self.patch_offsets], vertices)
+_COUNTED = tuple(each.name for each in fields(AnyPatches)[2:])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patches(AnyPatches):
+    """Patches with their vertices in memory."""
+
+    points: np.ndarray
+    """(vertices, 2) int32 column and row in 1/1024 pixel."""
+    marked: np.ndarray
+    """(vertices,) bool: where not two borders of patches meet, but three or four; with `junctions` all of these."""
+
+    @property
+    def xy(self) -> np.ndarray:
+        """(vertices, 2) float64 pixel coordinates (column, row)."""
+        return self.points / SCALE
 
     @property
     def places(self) -> np.ndarray:
@@ -110,6 +122,26 @@ class Patches:
         index = np.arange(ends[-1] if len(ends) else 0) + np.repeat(places - (ends - counts), counts)
         return self.points[index], self.marked[index]
 
+    def select(self, wanted: np.ndarray) -> "Patches":
+        """The patches for which this (patches,) bool array is true, or with these (n,) indices, in that order."""
+        return self.load(wanted)
+
+    def slice(self, start: int, stop: int) -> "Patches":
+        """Patches `start` to `stop`, without a copy."""
+        rings = slice(self.patch_offsets[start], self.patch_offsets[stop])
+        vertices = slice(self.ring_offsets[rings.start], self.ring_offsets[rings.stop])
+        return Patches(
+            ring_offsets=self.ring_offsets[rings.start : rings.stop + 1] - vertices.start,
+            patch_offsets=self.patch_offsets[start : stop + 1] - rings.start,
+            points=self.points[vertices],
+            marked=self.marked[vertices],
+            **{name: getattr(self, name)[start:stop] for name in _COUNTED},
+        )
+
+    def batches(self, vertices: int = 1 << 20) -> Iterator["Patches"]:
+        """All of them in parts of about so many vertices, at least one patch each."""
+        return (self.slice(start, stop) for start, stop in self.spans(vertices))
+
     def polygons(self, transform: Affine | None = None) -> np.ndarray:
         """(patches,) shapely polygons in pixel coordinates, or in those of a transform."""
         closed, offsets = _closed(self.points, self.ring_offsets)
@@ -120,8 +152,20 @@ class Patches:
         )
         return found
 
-    def _counted(self) -> tuple[np.ndarray, ...]:
-        return tuple(getattr(self, name) for name in COLUMNS)
+
+def join(parts: Sequence[Some]) -> Some:
+    """All patches of all parts, in the order of their first pixels. Those of stored ones lie in one store."""
+    columns = {
+        each.name: [getattr(part, each.name) for part in parts]
+        for each in fields(parts[0])
+        if isinstance(getattr(parts[0], each.name), np.ndarray)
+    }
+    for name in ("ring_offsets", "patch_offsets"):
+        ends = np.cumsum([0, *(offsets[-1] for offsets in columns[name][:-1])])
+        moved = [offsets[1:] + end for offsets, end in zip(columns[name], ends, strict=True)]
+        columns[name] = [np.zeros(1, np.int64), *moved]
+    whole = replace(parts[0], **{name: np.concatenate(column) for name, column in columns.items()})
+    return whole.select(np.lexsort((whole.first[:, 1], whole.first[:, 0])))
 
 
 def spans(ends: np.ndarray, size: int) -> Iterator[tuple[int, int]]:
@@ -190,7 +234,13 @@ def _ordered(parts: list[Part], runs: np.ndarray, chances: np.ndarray) -> Patche
         (part_points, part_marks), found, _ = parts.pop()
         done -= len(found)
         _put(part_points, part_marks, found, place[done : done + len(found)], points, marked)
-    return Patches(points, marked, ring_offsets, patch_offsets, *counted(runs, chances))
+    return Patches(
+        ring_offsets=ring_offsets,
+        patch_offsets=patch_offsets,
+        points=points,
+        marked=marked,
+        **counted(runs, chances),
+    )
 
 
 @njit(cache=True, nogil=True)

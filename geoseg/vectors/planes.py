@@ -10,14 +10,12 @@ from typing import Protocol, Self
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from geoseg.errors import SceneError, UsageError
+from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.pixels import NODATA, PROBABILITY_SCALE
-from geoseg.vectors.classes import open_class_raster, open_probabilities
+from geoseg.vectors.classes import open_class_raster, open_probabilities, read_window
 from geoseg.windows import Window
 
 
@@ -158,6 +156,7 @@ class RasterPlanes:
         """
         self.classes = dict(classes)
         self._stack, self._lock = ExitStack(), Lock()
+        self._paths = raster, probabilities
         self._probabilities: DatasetReader | None = None
         with self._stack as opening:
             self._labels = opening.enter_context(open_class_raster(raster))
@@ -193,14 +192,9 @@ class RasterPlanes:
 
     def _read(self, dataset: DatasetReader, bands: int | None, window: Window) -> np.ndarray:
         there = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        try:
-            with self._lock:
-                found: np.ndarray = dataset.read(bands, window=there)
-        except (RasterioError, CPLE_BaseError) as err:  # here, for a thread would call it a failure of its own
-            raise SceneError(
-                f"{dataset.name} cannot be read ({err}). Expected every block as it was written. Make it again."
-            ) from err
-        return found
+        path = self._paths[dataset is self._probabilities] or dataset.name
+        with self._lock:
+            return read_window(path, dataset, bands, there)
 
     def close(self) -> None:
         """Close the files."""

@@ -1,7 +1,7 @@
-"""Retracing: outlines of the pieces of split patches, patch by patch, put among those that were not split."""
+"""Retracing: outlines of the pieces of split patches, patch by patch."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 from affine import Affine
@@ -39,8 +39,8 @@ def retrace(planes: Planes, values: Sequence[int], box: np.ndarray, first: np.nd
     small = ArrayPlanes(
         labels,
         Grid(window.shape, Affine.identity(), None),
-        dict.fromkeys(shares, ""),
-        np.stack(list(shares.values())),
+        dict.fromkeys(shares or used, ""),
+        np.stack(list(shares.values())) if shares else None,
         step=window.height,
     )
     return _moved(trace(small, used, subpixel=True, min_pixels=min_pixels), window, values[0])
@@ -56,14 +56,3 @@ def _moved(patches: Patches, window: Window, value: int) -> Patches:
         box=patches.box + np.tile(corner, 2),
         value=np.full_like(patches.value, value),
     )
-
-
-def join(parts: Sequence[Patches]) -> Patches:
-    """All patches of all parts, in the order of their first pixels."""
-    columns = {each.name: [getattr(part, each.name) for part in parts] for each in fields(Patches)}
-    for name in ("ring_offsets", "patch_offsets"):
-        ends = np.cumsum([0, *(offsets[-1] for offsets in columns[name][:-1])])
-        moved = [offsets[1:] + end for offsets, end in zip(columns[name], ends, strict=True)]
-        columns[name] = [np.zeros(1, np.int64), *moved]
-    whole = Patches(**{name: np.concatenate(column) for name, column in columns.items()})
-    return whole.select(np.lexsort((whole.first[:, 1], whole.first[:, 0])))

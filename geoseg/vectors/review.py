@@ -18,6 +18,7 @@ from geoseg.pixels import NODATA, PROBABILITY_SCALE
 from geoseg.targets import LabelledArea
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import Planes
+from geoseg.vectors.table import AnyTable, Table
 from geoseg.windows import Window
 
 _CELL_M = 25
@@ -56,7 +57,7 @@ def check_verdicts(path: Path) -> None:
 
 
 def least_certain(
-    layers: Mapping[str, geopandas.GeoDataFrame],
+    layers: Mapping[str, AnyTable],
     planes: Planes,
     metric: Metric,
     count: int,
@@ -88,12 +89,13 @@ def least_certain(
     return geopandas.GeoDataFrame(rows[list(_FIELDS)], geometry=rows["geometry"].to_numpy(), crs=crs)
 
 
-def _features(layers: Mapping[str, geopandas.GeoDataFrame], count: int) -> geopandas.GeoDataFrame:
+def _features(layers: Mapping[str, AnyTable], count: int) -> geopandas.GeoDataFrame:
     """The rows of all layers with the lowest 10th percentile; of equal ones those of the first layer and id."""
-    found = [
-        frame.nsmallest(count, "prob_min10", keep="all").rename(columns={"id": "feature_id"}).assign(layer=layer)
-        for layer, frame in layers.items()
-    ]
+    found = []
+    for layer, table in ((layer, Table.of(rows)) for layer, rows in layers.items()):
+        least = table.fields["prob_min10"].dropna().sort_values(kind="stable").index[:count].to_numpy()
+        fields = table.fields.iloc[least].rename(columns={"id": "feature_id"}).assign(layer=layer)
+        found.append(geopandas.GeoDataFrame(fields, geometry=table.shapes[least], crs=table.crs))
     kept = [*_FIELDS[2:-1], "geometry"]
     none = geopandas.GeoDataFrame({name: [] for name in kept[:-1]}, geometry=[])
     rows = pd.concat([frame[kept] for frame in found if len(frame)] or [none], ignore_index=True)

@@ -4,14 +4,17 @@ Source: ESRI Shapefile Technical Description, July 1998; dBASE III+ for the limi
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-import geopandas
 import numpy as np
+import pandas as pd
 import shapely
 
 from geoseg.errors import OutputError
+from geoseg.vectors.chunks import chunks
 from geoseg.vectors.ogr import read_back, write_layer, writing
+from geoseg.vectors.table import AnyTable, Table
 
 SIDES = (".shx", ".dbf", ".cpg", ".prj")
 """Files beside the `.shp`, of which only a layer with a CRS has the last."""
@@ -25,7 +28,7 @@ _TEXT_BYTES = 254
 _MAX_BYTES = 2**31 - 1
 
 
-def write_shapefile(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> list[str]:
+def write_shapefile(path: Path, layer: str, frame: AnyTable) -> list[str]:
     """Write a layer as a Shapefile: `path` and, beside it, files of the same stem with the endings of `SIDES`.
 
     Args:
@@ -39,20 +42,27 @@ def write_shapefile(path: Path, layer: str, frame: geopandas.GeoDataFrame) -> li
     Raises:
         OutputError: If it cannot be written, or would be larger than 2 GB.
     """
-    size = shapefile_bytes(frame)
+    table = Table.of(frame)
+    size = shapefile_bytes(table)
     if size > _MAX_BYTES:
         raise OutputError(
             f"{path} would hold {size / 1e9:.1f} GB of shapes. Expected at most 2 GB, where Shapefile ends. Write a "
             ".gpkg or .fgb."
         )
-    fields = [field for field in frame.columns if field != frame.geometry.name]
+    fields = [str(field) for field in table.fields]
     short = dict(zip(fields, short_names(fields), strict=True))
     told = [f"{name} as {cut}" for name, cut in short.items() if cut != name]
-    told += [f"{name} cut" for name in fields if _is_long(frame, name)]
+    told += [f"{name} cut" for name in fields if _is_long(table.fields[name])]
     with writing(path):
-        write_layer(path, layer, frame.rename(columns=short), "ESRI Shapefile", layer_options=_OPTIONS)
-        read_back(path, len(frame))
-        _check_sizes(path, size, len(frame))
+        write_layer(
+            path,
+            layer,
+            replace(table, fields=table.fields.rename(columns=short)),
+            "ESRI Shapefile",
+            layer_options=_OPTIONS,
+        )
+        read_back(path, len(table))
+        _check_sizes(path, size, len(table))
     return told
 
 
@@ -72,15 +82,16 @@ def short_names(names: Iterable[str]) -> list[str]:
     return short
 
 
-def shapefile_bytes(frame: geopandas.GeoDataFrame) -> int:
+def shapefile_bytes(frame: AnyTable) -> int:
     """Size of the `.shp` file, by the layout of its records."""
-    shapes = frame.geometry.to_numpy()
-    points = int(shapely.get_num_coordinates(shapes).sum())
-    if not len(shapes) or shapely.get_dimensions(shapes).max() == 0:
-        return 100 + 12 * len(shapes) + 16 * points
-    parts = shapely.get_parts(shapes)
-    rings = len(parts) + int(shapely.get_num_interior_rings(parts).sum())
-    return 100 + 52 * len(shapes) + 4 * rings + 16 * points
+    table, size = Table.of(frame), 100
+    plain = table.kinds <= {"Point", "MultiPoint"}
+    for _, shapes in chunks(table):
+        parts = shapely.get_parts(shapes)
+        rings = len(parts) + int(shapely.get_num_interior_rings(parts).sum())
+        size += (12 if plain else 52) * len(shapes) + (0 if plain else 4 * rings)
+        size += 16 * int(shapely.get_num_coordinates(shapes).sum())
+    return size
 
 
 def _check_sizes(path: Path, size: int, rows: int) -> None:
@@ -101,9 +112,8 @@ def _cut(text: str, size: int) -> str:
     return text.encode()[:size].decode(errors="ignore")
 
 
-def _is_long(frame: geopandas.GeoDataFrame, field: str) -> bool:
+def _is_long(column: pd.Series) -> bool:
     """Whether text of a field is longer than dBASE has room for."""
-    column = frame[field]
     if column.dtype.kind in "iufb":
         return False
     return any(len(str(text).encode()) > _TEXT_BYTES for text in column.dropna().unique())

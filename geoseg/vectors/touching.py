@@ -1,4 +1,7 @@
-"""Touching buildings told apart: patches are split where the probability dips between two places that are sure."""
+"""Touching buildings told apart: patches are split where the probability dips between two places that are sure.
+
+A class raster alone is split along its seams.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -13,11 +16,12 @@ from geoseg.errors import UsageError
 from geoseg.pixels import NODATA, PROBABILITY_SCALE
 from geoseg.vectors.cores import count_cores, find_cores
 from geoseg.vectors.cuts import mended
-from geoseg.vectors.patches import Patches, trace
+from geoseg.vectors.patches import AnyPatches, Patches, join, trace
 from geoseg.vectors.planes import Planes, PlanesOver
-from geoseg.vectors.retracing import join, retrace
+from geoseg.vectors.retracing import retrace
+from geoseg.vectors.seams import LEAST, LEAST_M, sureness
 from geoseg.vectors.store import Store
-from geoseg.vectors.stored import AnyPatches, StoredPatches, stored, trace_into
+from geoseg.vectors.stored import StoredPatches, stored, trace_into
 from geoseg.vectors.threads import in_threads
 from geoseg.windows import Window
 
@@ -85,7 +89,8 @@ class SplitPlanes(PlanesOver):
 def trace_apart(planes: Planes, value: int, *, gsd: float, sure: float = SURE, min_pixels: int = 1) -> Patches:
     """Sub-pixel outlines of a class, its patches split into buildings.
 
-    Without probabilities patches stay whole. Pieces have the same vertices on their common border; all have `value`.
+    Without probabilities patches are split along their seams only. Pieces have the same vertices on their common
+    border; all have `value`.
 
     Args:
         planes: What to outline.
@@ -120,7 +125,7 @@ def trace_apart_into(
         kept[cut] = False
         pieces = [retrace(split, split.values, whole.box[k], whole.first[k], min_pixels) for k in cut]
         parts.append(stored(store, join(pieces)))
-    return StoredPatches.join(store, [whole.select(kept), *parts]) if parts else whole
+    return join([whole.select(kept), *parts]) if parts else whole
 
 
 def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: float, sure: float = SURE) -> SplitPlanes:
@@ -130,7 +135,7 @@ def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: floa
     `sure`. Every other pixel of its patch goes to the core from which it is reached first when the probability falls.
 
     Args:
-        planes: With probabilities; without, nothing is split.
+        planes: Where probabilities are not known, those of `geoseg.vectors.seams` take their place.
         value: The class.
         patches: Of this class, in the order of their first pixels.
         gsd: Metres per pixel.
@@ -146,6 +151,7 @@ def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: floa
         raise UsageError("class raster uses all 255 values. Expected some unused ones. Give --no-split-touching.")
     values, lock = (value, *spare), Lock()
     level = int(np.ceil(sure * PROBABILITY_SCALE))
+    gaps = max(LEAST, round(LEAST_M / gsd))
     least = max(round(LEAST_CORE_M2 / gsd**2), 4), round(LEAST_PIECE_M2 / gsd**2)
 
     def look(first: int, stop: int) -> list[_Pieces]:
@@ -157,12 +163,13 @@ def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: floa
         if not len(there):
             return []
         box, inside = patches.box[there], patches.first[there]
-        window = _around(box)
+        window = _around(box).expand(1).intersection(planes.grid.window) or _around(box)
+        corner = np.array([window.col, window.row])
         with lock:  # not all planes can be read by several threads
             probability = planes.probability(window, value)
             labels = planes.labels(window)
         if probability is None:
-            return []
+            probability = sureness(labels, value, box - np.tile(corner, 2), inside - corner[::-1], gaps)
         cut = _cut(labels, probability, window, box, inside, values, level, least)
         return [(int(there[k]), rows, cols, changed) for k, rows, cols, changed in cut]
 

@@ -90,13 +90,14 @@ def in_order(parts: list[Part], patches: int) -> tuple[np.ndarray, np.ndarray, n
     return rings, order, np.searchsorted(rings[order, 1], np.arange(patches + 1))
 
 
-def counted(runs: np.ndarray, chances: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The columns of patches."""
-    return (
-        runs[:, VALUE].astype(np.int32),
-        runs[:, PIXELS].copy(),
-        runs[:, [FIRST_ROW, FIRST_COL]].astype(np.int32),
-        np.column_stack([runs[:, START], runs[:, FIRST_ROW], runs[:, STOP], runs[:, LAST_ROW] + 1]).astype(np.int32),
-        chances[:, 0].copy(),
-        chances[:, 1].copy(),
-    )
+def counted(runs: np.ndarray, chances: np.ndarray) -> dict[str, np.ndarray]:
+    """The fields of patches, by name."""
+    box = np.column_stack([runs[:, START], runs[:, FIRST_ROW], runs[:, STOP], runs[:, LAST_ROW] + 1])
+    return {
+        "value": runs[:, VALUE].astype(np.int32),
+        "pixels": runs[:, PIXELS].copy(),
+        "first": runs[:, [FIRST_ROW, FIRST_COL]].astype(np.int32),
+        "box": box.astype(np.int32),
+        "prob": chances[:, 0].copy(),
+        "prob_min10": chances[:, 1].copy(),
+    }

@@ -15,6 +15,7 @@ from geoseg.pixels import NODATA
 from geoseg.scene import Scene
 from geoseg.targets import LabelledArea, is_vector_file, labelled_area
 from geoseg.targets.files import REVIEW
+from geoseg.vectors import shapefile
 from geoseg.vectors.classes import read_classes
 from geoseg.vectors.compiled import tell_of_compiling
 from geoseg.vectors.features import Feature, Outliner, layer_names
@@ -59,6 +60,7 @@ def vectorize_raster(
     output: str | Path | None = None,
     *,
     probabilities: str | Path | None = None,
+    values: Mapping[int, str] | None = None,
     classes: Sequence[str] | None = None,
     options: OutlineOptions = DEFAULTS,
     review: int | None = None,
@@ -68,14 +70,15 @@ def vectorize_raster(
     """Outline the classes of a class raster, of geoseg or of another program.
 
     Buildings get straight walls; roads surfaces and centrelines that form a network; other classes share their borders.
-    Memory is that of the finished shapes and of some rows; the outlines of pixels lie in a file meanwhile. What is
-    finished of the layers is kept in the folder `<output>.partial` until the output is complete; raw outlines are all
-    in memory, and made again.
+    Memory is that of the finished shapes and of some rows; the outlines of pixels lie in a file meanwhile. Of raw ones
+    only the fields are in memory. What is finished of the layers is kept in the folder `<output>.partial` until the
+    output is complete; raw outlines are traced again, but not measured again.
 
     Args:
         raster: GeoTIFF of one uint8 band.
         output: File to write, in the format of its ending; by default `<raster>.gpkg` in the working directory.
         probabilities: GeoTIFF of the same run with a uint8 band for each class; outlines follow it finer than pixels.
+        values: What the values of the raster mean, instead of what it says of them itself. Others are not outlined.
         classes: Names of the classes to outline; by default all but value 0.
         options: How.
         review: A further layer `review` of so many features, and so many cells, that the run is least certain of.
@@ -85,17 +88,17 @@ def vectorize_raster(
     Raises:
         OutputExistsError: If there is an interrupted run, and neither `resume` nor `overwrite` is given.
         ResumeError: If the interrupted run was of another raster, or of other options.
-        UsageError: If a class or kind is not there, an output exists, the ending is unknown, `min_area_m2` or
-            `min_hole_m2` is given where nothing tells the size of a pixel, or a review is asked for without
-            probabilities, or in another format than GeoPackage.
+        UsageError: If a class or kind is not there, values have one name, an output exists, the ending is unknown,
+            `min_area_m2` or `min_hole_m2` is given where nothing tells the size of a pixel, or a review is asked for
+            without probabilities, or in another format than GeoPackage.
         SceneError: If a raster cannot be read or is of another kind.
         LabelsError: If the area of interest cannot be read, or lies elsewhere.
         OutputError: If an output cannot be written.
     """
     raster = Path(raster)
     output = Path(output or f"{raster.stem}.gpkg")
-    known = _classes(raster, options)
-    chosen = _choose(raster, known, classes)
+    known = _classes(raster, options, values or {})
+    chosen = _choose(raster, known, classes, values)
     names = {value: name for value, (name, _) in known.items()}
     with RasterPlanes(raster, names, probabilities) as planes:
         run = Outlining({value: names[value] for value in chosen}, dict(known.values()), options)
@@ -173,8 +176,7 @@ class Outlining:
                 f"class={self.chosen[NODATA]!r} has the pixel value {NODATA}, which an area of interest needs for what "
                 "lies outside. Expected another value. Change it in the raster, or leave out the area."
             )
-        if self.options.aoi:
-            labelled_area(self.options.aoi, grid)
+        self._area(grid)
 
     def outline(self, planes: Planes, folder: Path | None = None, journal: Journal | None = None) -> dict[str, Feature]:
         """All layers by name.
@@ -201,7 +203,9 @@ class Outlining:
         return Feature(frame, review_style(planes.classes.values()))
 
     def _area(self, grid: Grid) -> LabelledArea | None:
-        return labelled_area(self.options.aoi, grid) if self.options.aoi else None
+        if not self.options.aoi:
+            return None
+        return labelled_area(self.options.aoi, grid, what="the area of interest")
 
 
 def write_features(files: VectorFiles, features: Mapping[str, Feature], outputs: Outputs) -> dict[str, int]:
@@ -237,10 +241,21 @@ def _fingerprint(raster: Path, probabilities: str | Path | None, run: Outlining)
     for name, value in asdict(run.options).items():
         found[f"--{name.replace('_', '-')}"] = value
     aoi = run.options.aoi
-    return found | {"--aoi": aoi and hashlib.sha256(Path(aoi).read_bytes()).hexdigest()}
+    return found | {"--aoi": aoi and _digest(Path(aoi))}
 
 
-def _classes(raster: Path, options: OutlineOptions) -> dict[int, tuple[str, str]]:
+def _digest(path: Path) -> str:
+    """Of a vector file, and of those beside it that are parts of it."""
+    sides = shapefile.SIDES if path.suffix.lower() == ".shp" else ()
+    parts = [path, *(path.with_suffix(side) for ending in sides for side in (ending, ending.upper()))]
+    digest = hashlib.sha256()
+    for part in parts:
+        if part.is_file():
+            digest.update(part.suffix.encode() + hashlib.sha256(part.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _classes(raster: Path, options: OutlineOptions, values: Mapping[int, str]) -> dict[int, tuple[str, str]]:
     """The raster's classes by pixel value. What its georeference means for the outcome is said in the log."""
     if not raster.is_dir() and is_vector_file(raster):
         raise SceneError(f"{raster} is a file of polygons or lines. Expected a class raster (GeoTIFF).")
@@ -253,13 +268,18 @@ def _classes(raster: Path, options: OutlineOptions) -> dict[int, tuple[str, str]
                 "--gsd %g is not used: %s has a CRS, by which a pixel is %.3g m wide.", gsd, raster, scene.grid.gsd
             )
         names = scene.class_names
-    return read_classes(raster, names)
+    return read_classes(raster, names, values)
 
 
-def _choose(raster: Path, classes: Mapping[int, tuple[str, str]], wanted: Sequence[str] | None) -> list[int]:
-    """The values to outline, in the raster's order: those wanted, or all but value 0."""
+def _choose(
+    raster: Path,
+    classes: Mapping[int, tuple[str, str]],
+    wanted: Sequence[str] | None,
+    values: Mapping[int, str] | None,
+) -> list[int]:
+    """The values to outline, in the raster's order: those wanted, or all that are named but value 0."""
     if wanted is None:
-        chosen = [value for value in classes if value]
+        chosen = [value for value in classes if value and (not values or value in values)]
         if not chosen:
             raise SceneError(f"{raster} holds nothing but background. Expected a class to outline.")
         return chosen

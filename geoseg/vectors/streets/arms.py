@@ -46,9 +46,10 @@ class Arm:
     def of(cls, number: int, end: int, street: Street, own: float, radius: float) -> Self:
         """The arm of a street seen from the junction, of half a width of `own`; the widest there has `radius`."""
         along = street.along()
-        size = max(2, int(np.searchsorted(along, 2 * _FURTHEST * radius + _REACH_M, side="right")))
-        half, along, xy = along[-1] / 2, along[:size], street.xy[:size]
-        wide = street.radius[:size] > own + max(_WIDER_M, 0.1 * own)
+        half = along[-1] / 2
+        size = max(1, int(np.searchsorted(along, 2 * _FURTHEST * radius + _REACH_M, side="right"))) + 1
+        along, xy, known = _filled(along[:size], street.xy[:size], street.radius[:size])
+        wide = known > own + max(_WIDER_M, 0.1 * own)
         wide[along < _CLEAR * radius] = True
         wide[(along > _FURTHEST * radius) | (along > half)] = False
         at = int(wide.argmin())
@@ -62,6 +63,18 @@ class Arm:
         # Variance of a line through points of its span, so far before its middle.
         variance = (1 + 12 * ((clear + span / 2) / span) ** 2) / span
         return cls(number, end, own, clear, _course(points - middle, chord), middle, 1 / variance)
+
+
+def _filled(along: np.ndarray, xy: np.ndarray, radius: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same line with points no further apart than tells a direction: each stands for as much of the way."""
+    pieces = np.maximum(1, np.ceil(np.diff(along) / _LEAST_M)).astype(np.int64)
+    if (pieces == 1).all():
+        return along, xy, radius
+    before = np.repeat(np.arange(len(pieces)), pieces)
+    share = (np.arange(len(before)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) / pieces[before]
+    at = np.append(along[before] + share * np.diff(along)[before], along[-1])
+    line = np.column_stack([np.interp(at, along, xy[:, axis]) for axis in (0, 1)])
+    return at, line, np.append(radius[before], radius[-1])
 
 
 def _course(points: np.ndarray, chord: np.ndarray) -> np.ndarray:

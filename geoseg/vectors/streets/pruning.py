@@ -6,7 +6,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from geoseg.vectors.metric import Metric
 from geoseg.vectors.streets.graph import Graph, Street
+from geoseg.vectors.streets.rules import to_border
 
 SHARE = 0.75
 """Of the width of a street: shorter spurs and shorter distances between junctions come from its width alone."""
@@ -17,23 +19,26 @@ NARROW = 0.6
 """Of the width of the street it leaves: a narrower dead end is a drive, unless it is long."""
 NARROW_M = 3.2
 """A dead end narrower than this is one too."""
+_CUT_OFF = 1.5
+"""Half widths from the border of the raster within which it cuts a street off."""
 _STRAIGHT_ON = np.deg2rad(18)
 """Furthest that a street turns in a crossing, if two junctions are to be one."""
 
 
-def prune(graph: Graph, min_spur_m: float) -> None:
+def prune(graph: Graph, min_spur_m: float, metric: Metric) -> None:
     """Take out dead ends that are too short, the shortest first; what a spur had cut in two becomes one again.
 
     Args:
         graph: Changed in place.
-        min_spur_m: Shortest dead end, unless the street that it leaves is wide. 0: whatever is
-            longer than `BULGE` of it.
+        min_spur_m: Shortest dead end, unless the street that it leaves is wide, or the border of the raster cuts it
+            off: nothing says how long that one is. 0: whatever is longer than `BULGE` of it.
+        metric: Of the raster's grid.
     """
     queue = [(street.length, number) for number, street in graph.streets.items()]
     heapq.heapify(queue)
     while queue:
         length, number = heapq.heappop(queue)
-        if number not in graph.streets or length >= _limit(graph, number, min_spur_m):
+        if number not in graph.streets or length >= _limit(graph, number, min_spur_m, metric):
             continue
         ends = graph.streets[number].ends
         graph.remove(number)
@@ -44,7 +49,7 @@ def prune(graph: Graph, min_spur_m: float) -> None:
     graph.tidy()
 
 
-def _limit(graph: Graph, number: int, min_spur_m: float) -> float:
+def _limit(graph: Graph, number: int, min_spur_m: float, metric: Metric) -> float:
     """How long a street has to be: 0 unless it is a dead end that leaves a junction.
 
     A spur is measured from the side of the street it leaves. One that is much narrower than that street is a drive or a
@@ -61,8 +66,13 @@ def _limit(graph: Graph, number: int, min_spur_m: float) -> float:
     own = _half_width(street, radius)
     parent = max(_half_width(arm, radius) for other, arm in graph.arms(street.ends[0]) if other != number)
     narrow = own < NARROW * parent or 2 * own < NARROW_M
+    least = 2 * SHARE * radius
+    # The line of what is cut off straight ends about half its width before the border.
+    border = float(to_border(street.xy[-1:], metric)[0])
+    if border <= _CUT_OFF * own:
+        return least - border
     # What hangs on a bridge alone has to be more than a blob beside the street.
-    return max(radius + min_spur_m * (2 if narrow or street.bridged else 1), 2 * SHARE * radius)
+    return max(radius + min_spur_m * (2 if narrow or street.bridged else 1), least)
 
 
 def _half_width(street: Street, clear: float) -> float:

@@ -101,6 +101,14 @@ def scale_of(metric: Metric) -> tuple[float, float]:
     return float(np.hypot(*(right - here))), float(np.hypot(*(below - here)))
 
 
+def to_border(xy: np.ndarray, metric: Metric) -> np.ndarray:
+    """(k,) metres, about, from (k, 2) points to where the raster ends."""
+    size = np.array([metric.grid.width, metric.grid.height])
+    pixels = metric.to_pixels(xy)
+    near: np.ndarray = (np.minimum(pixels, size - pixels) * scale_of(metric)).min(axis=1)
+    return near
+
+
 def _gaussian(sigma: float) -> np.ndarray:
     """Integer weights of sum 256: sums of integers are the same in any order."""
     reach = math.ceil(2.5 * sigma)

@@ -9,7 +9,7 @@ from scipy.spatial import KDTree
 
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.streets.graph import Graph, Street
-from geoseg.vectors.streets.rules import scale_of
+from geoseg.vectors.streets.rules import to_border
 
 _REACH_M = 16.0
 """Length of street by which a dead end's direction is told, or three times its radius."""
@@ -55,7 +55,7 @@ class Tip:
 def find_tips(graph: Graph, metric: Metric) -> list[Tip]:
     """The dead ends of a graph, by node."""
     nodes = [node for node in sorted(graph.nodes) if graph.degree(node) == 1]
-    far = _to_border(np.array([graph.nodes[node] for node in nodes]).reshape(-1, 2), metric)
+    far = to_border(np.array([graph.nodes[node] for node in nodes]).reshape(-1, 2), metric)
     return [
         _tip(node, *next(graph.arms(node)), metric if border < _BORDER_M else None)
         for node, border in zip(nodes, far, strict=True)
@@ -72,19 +72,11 @@ def _tip(node: int, number: int, street: Street, metric: Metric | None) -> Tip:
     rounded = along <= min(4 * radius, along[-1] / 2)
     whole = rounded & (street.radius >= 0.85 * radius)
     if metric is not None:
-        whole[rounded] &= _to_border(street.xy[rounded], metric) >= radius
+        whole[rounded] &= to_border(street.xy[rounded], metric) >= radius
     at = int(whole.argmax())
     seen = (along >= along[at]) & (along <= along[at] + max(_REACH_M, 3 * radius))
     points = street.xy[seen] if seen.sum() > 1 else street.xy
     return Tip(node, number, at, street.xy[at], _direction(points), radius)
-
-
-def _to_border(xy: np.ndarray, metric: Metric) -> np.ndarray:
-    """(k,) metres, about, from (k, 2) points to where the raster ends."""
-    size = np.array([metric.grid.width, metric.grid.height])
-    pixels = metric.to_pixels(xy)
-    near: np.ndarray = (np.minimum(pixels, size - pixels) * scale_of(metric)).min(axis=1)
-    return near
 
 
 def _direction(points: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import shapely
 
+from geoseg.vectors.patches import AnyPatches
 from geoseg.vectors.rings import SCALE
-from geoseg.vectors.stored import AnyPatches
 from geoseg.vectors.walls.frames import Frames
 
 WIDEST, WIDEST_M = 3.5, 1.0  # pixels, metres

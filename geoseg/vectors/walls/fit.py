@@ -7,8 +7,7 @@ import numpy as np
 import shapely
 
 from geoseg.vectors.metric import Metric
-from geoseg.vectors.patches import Patches
-from geoseg.vectors.stored import AnyPatches
+from geoseg.vectors.patches import AnyPatches, Patches
 from geoseg.vectors.threads import in_threads
 from geoseg.vectors.walls.borders import borders, narrow_gaps
 from geoseg.vectors.walls.building import NOTHING, ROOM, fit_buildings

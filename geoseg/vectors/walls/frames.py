@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geoseg.vectors.metric import Metric
-from geoseg.vectors.patches import Patches
-from geoseg.vectors.stored import AnyPatches
+from geoseg.vectors.patches import AnyPatches, Patches
 
 _STEP = 16.0  # pixels, over which the projection is measured
 

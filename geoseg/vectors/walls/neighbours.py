@@ -63,13 +63,13 @@ def settle(shapes: np.ndarray, angle: np.ndarray, shared: list[Border], gsd: flo
     return found
 
 
-def part(shapes: np.ndarray) -> np.ndarray:
-    """Shapes without overlaps: of two that overlap, the larger loses what they share."""
+def part(shapes: np.ndarray, sliver: float = _SLIVER_M2) -> np.ndarray:
+    """Shapes without overlaps of more than a sliver: of two that overlap, the larger loses what they share."""
     found = shapes.copy()
     for _ in range(4):
         one, two = shapely.STRtree(found).query(found, predicate="intersects")
         one, two = one[one < two], two[one < two]
-        over = shapely.area(shapely.intersection(found[one], found[two])) > _SLIVER_M2
+        over = shapely.area(shapely.intersection(found[one], found[two])) > sliver
         one, two = one[over], two[over]
         if not len(one):
             break
