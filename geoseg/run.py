@@ -1,6 +1,5 @@
 """Run: a prediction that nothing stands against any more, and all that is refused on the way to one."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from geoseg.settings import Settings
 from geoseg.targets import labelled_area
 from geoseg.vectors.cleaning import Cleaning, pixels_below
 from geoseg.vectors.metric import Metric
+from geoseg.vectors.shapefile import digest
 from geoseg.windows import Plan, TaperedPlan
 
 
@@ -72,7 +72,7 @@ class Run:
             "--model": self.header.sha256,
             "--bands": scene.pop("bands"),
             "--nodata": scene.pop("nodata"),
-            "--aoi": task.area and hashlib.sha256(Path(task.area).read_bytes()).hexdigest(),
+            "--aoi": task.area and digest(Path(task.area)),
             "--tile-size": plan.tile_size,
             "--overlap": plan.overlap,
             "--blend": "taper" if isinstance(plan, TaperedPlan) else "crop",

@@ -21,8 +21,8 @@ from geoseg.vectors import features
 from geoseg.vectors import journal as journal_module
 from geoseg.vectors import layer as layer_module
 from geoseg.vectors.journal import Journal
+from geoseg.vectors.shapefile import digest
 from geoseg.vectors.stored import trace_into
-from geoseg.vectors.vectorize import _digest
 
 TESTS = Path(__file__).parent
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
@@ -202,15 +202,15 @@ def test_another_raster_is_refused(interrupted):
 def test_all_parts_of_an_area_of_interest_are_compared(tmp_path):
     for ending in (".shp", ".dbf", ".prj", ".PRJ", ".txt"):
         (tmp_path / f"a{ending}").write_bytes(b"before")
-    seen = [_digest(tmp_path / "a.shp")]
+    seen = [digest(tmp_path / "a.shp")]
     for ending in (".shp", ".dbf", ".PRJ", ".shx"):
         (tmp_path / f"a{ending}").write_bytes(b"after")
-        seen.append(_digest(tmp_path / "a.shp"))
+        seen.append(digest(tmp_path / "a.shp"))
     (tmp_path / "a.prj").unlink()
-    seen.append(_digest(tmp_path / "a.shp"))
+    seen.append(digest(tmp_path / "a.shp"))
     assert len(set(seen)) == len(seen)
     (tmp_path / "a.txt").write_bytes(b"after")
-    assert _digest(tmp_path / "a.shp") == seen[-1]
+    assert digest(tmp_path / "a.shp") == seen[-1]
 
 
 def test_more_items_than_a_frame_has_on_the_way_to_it(tmp_path):

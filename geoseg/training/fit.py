@@ -207,7 +207,7 @@ def _prepare(
             normalisation, heads = begun.normalisation, begun.heads
         header = _header(config, data, normalisation, network, heads)
     loss = _mixture(config)
-    started = init is not None if past is None or past.state is None else bool(past.state.get("init"))
+    started = bool(past.state.get("init") if past and past.state else init)
     task = Segmentation(network, loss, config, data.train, normalisation, heads, started=started)
     if loss.needs_counts:
         loss.count(pixels_per_class(data.train, len(config.classes)).tolist())

@@ -3,6 +3,7 @@
 Source: ESRI Shapefile Technical Description, July 1998; dBASE III+ for the limits of names and text.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -117,3 +118,14 @@ def _is_long(column: pd.Series) -> bool:
     if column.dtype.kind in "iufb":
         return False
     return any(len(str(text).encode()) > _TEXT_BYTES for text in column.dropna().unique())
+
+
+def digest(path: Path) -> str:
+    """sha256 of a vector file, and of those beside it that are parts of it, in hexadecimal digits."""
+    sides = SIDES if path.suffix.lower() == ".shp" else ()
+    parts = [path, *(path.with_suffix(side) for ending in sides for side in (ending, ending.upper()))]
+    whole = hashlib.sha256()
+    for part in parts:
+        if part.is_file():
+            whole.update(part.suffix.encode() + hashlib.sha256(part.read_bytes()).digest())
+    return whole.hexdigest()

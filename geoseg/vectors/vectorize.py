@@ -1,6 +1,5 @@
 """From a class raster to vector layers: the whole way, all files or none."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,6 @@ from geoseg.pixels import NODATA
 from geoseg.scene import Scene
 from geoseg.targets import LabelledArea, is_vector_file, labelled_area
 from geoseg.targets.files import REVIEW
-from geoseg.vectors import shapefile
 from geoseg.vectors.classes import read_classes
 from geoseg.vectors.compiled import tell_of_compiling
 from geoseg.vectors.features import Feature, Outliner, layer_names
@@ -29,6 +27,7 @@ from geoseg.vectors.planes import Planes, RasterPlanes
 from geoseg.vectors.review import check_verdicts, least_certain
 from geoseg.vectors.review_style import review_style
 from geoseg.vectors.rows import trace_rows
+from geoseg.vectors.shapefile import digest
 
 log = logging.getLogger(__name__)
 
@@ -241,18 +240,7 @@ def _fingerprint(raster: Path, probabilities: str | Path | None, run: Outlining)
     for name, value in asdict(run.options).items():
         found[f"--{name.replace('_', '-')}"] = value
     aoi = run.options.aoi
-    return found | {"--aoi": aoi and _digest(Path(aoi))}
-
-
-def _digest(path: Path) -> str:
-    """Of a vector file, and of those beside it that are parts of it."""
-    sides = shapefile.SIDES if path.suffix.lower() == ".shp" else ()
-    parts = [path, *(path.with_suffix(side) for ending in sides for side in (ending, ending.upper()))]
-    digest = hashlib.sha256()
-    for part in parts:
-        if part.is_file():
-            digest.update(part.suffix.encode() + hashlib.sha256(part.read_bytes()).digest())
-    return digest.hexdigest()
+    return found | {"--aoi": aoi and digest(Path(aoi))}
 
 
 def _classes(raster: Path, options: OutlineOptions, values: Mapping[int, str]) -> dict[int, tuple[str, str]]:
