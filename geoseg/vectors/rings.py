@@ -28,8 +28,8 @@ how many rings are closed.
 """
 
 import numpy as np
-from numba import njit
 
+from geoseg.vectors.kernels import inlined, kernel
 from geoseg.vectors.runs import PIXELS, root_of
 
 SCALE = 1024
@@ -41,7 +41,7 @@ LABEL, INTO, OUT, COL, ROW, OWN = range(6)
 FREE, FREED, USED, CLOSED = range(4)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def crossing(probabilities, plane, row, col, down, right, here, there):  # type: ignore[no-untyped-def]
     """Where between two pixels their labels are equally probable: -SCALE/2 (the first's centre) to SCALE/2.
 
@@ -75,7 +75,7 @@ def crossing(probabilities, plane, row, col, down, right, here, there):  # type:
     return found - SCALE // 2
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def _new(nodes, state, x, y, mark):  # type: ignore[no-untyped-def]
     """A chain of one vertex."""
     node = state[FREE]
@@ -93,7 +93,7 @@ def _new(nodes, state, x, y, mark):  # type: ignore[no-untyped-def]
     return node
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def extend(nodes, state, end, x, y, forward):  # type: ignore[no-untyped-def]
     """Add a vertex behind the last one of a chain (`forward`) or before its first one; returns the new end."""
     node = _new(nodes, state, x, y, 0)
@@ -107,7 +107,7 @@ def extend(nodes, state, end, x, y, forward):  # type: ignore[no-untyped-def]
     return node
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def _join(nodes, closed, state, tail, head, label):  # type: ignore[no-untyped-def]
     """Join the end of a chain to the beginning of another, or of itself: then a ring is closed."""
     nodes[tail, AFTER] = head
@@ -121,7 +121,7 @@ def _join(nodes, closed, state, tail, head, label):  # type: ignore[no-untyped-d
         nodes[last, MATE] = first
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def meet(nodes, closed, state, corner, chosen, row, col, subpixel, junctions, left, right):  # type: ignore[no-untyped-def]
     """Lead the chains of all chosen pixels round a corner through it.
 
@@ -171,7 +171,7 @@ def meet(nodes, closed, state, corner, chosen, row, col, subpixel, junctions, le
                 nodes[corner[OWN, edge + 2], TWIN] = corner[OWN, edge]
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def _lead(nodes, closed, state, corner, into, out, subpixel, vertex, x, y, mark, run):  # type: ignore[no-untyped-def]
     """Lead one chain in along one edge and out along another, through a vertex of the corner's own if wanted."""
     tail = np.int64(-1)
@@ -198,7 +198,7 @@ def _lead(nodes, closed, state, corner, into, out, subpixel, vertex, x, y, mark,
         corner[OUT, out] = tail
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _middle(corner, edges):  # type: ignore[no-untyped-def]
     """The mean of the vertices of the edges that meet: inside the square of the four pixels' centres."""
     x, y = np.int64(0), np.int64(0)
@@ -209,8 +209,9 @@ def _middle(corner, edges):  # type: ignore[no-untyped-def]
     return x // edges, y // edges
 
 
-@njit(cache=True, nogil=True)
-def harvest(nodes, closed, state, runs, min_pixels):  # type: ignore[no-untyped-def]
+def harvest(
+    nodes: np.ndarray, closed: np.ndarray, state: np.ndarray, runs: np.ndarray, min_pixels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Take the closed rings out of the lists, split where they touch themselves, and free their vertices.
 
     The chains of a patch keep two of its pixels that touch only across a corner apart. If they prove to be of one ring,
@@ -231,7 +232,13 @@ def harvest(nodes, closed, state, runs, min_pixels):  # type: ignore[no-untyped-
     room = state[USED] - state[FREED]  # memory that is not written to is not taken
     points, marks = np.empty((room, 2), np.int32), np.empty(room, np.uint8)
     rings, at = np.empty((room // 4 + 1, 3), np.int32), np.zeros(2, np.int64)  # at: vertices and rings so far
-    stack = np.empty((room, 4), np.int32)
+    _gather(nodes, closed, state, runs, min_pixels, np.empty((room, 4), np.int32), points, marks, rings, at)
+    return points[: at[0]], marks[: at[0]], rings[: at[1]]
+
+
+@kernel
+def _gather(nodes, closed, state, runs, min_pixels, stack, points, marks, rings, at):  # type: ignore[no-untyped-def]
+    """`harvest`, into these arrays."""
     for index in range(state[CLOSED]):
         first, label = int(closed[index, 0]), root_of(runs, np.int64(closed[index, 1]))
         small = runs[label, PIXELS] < min_pixels
@@ -255,10 +262,9 @@ def harvest(nodes, closed, state, runs, min_pixels):  # type: ignore[no-untyped-
                 break
         _take(stack, 0, height, label, small, points, marks, rings, at)
     state[CLOSED] = 0
-    return points[: at[0]], marks[: at[0]], rings[: at[1]]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _take(stack, begin, end, label, small, points, marks, rings, at):  # type: ignore[no-untyped-def]
     """Write the ring in this part of the stack, unless it is the outline of a small patch."""
     first, before, area = begin, end - 1, 0

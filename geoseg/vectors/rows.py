@@ -10,8 +10,8 @@ the left, of that to the right, and the label of the run that begins there.
 # rings.py or runs.py, clear __pycache__/*.nb*.
 
 import numpy as np
-from numba import njit
 
+from geoseg.vectors.kernels import inlined, kernel
 from geoseg.vectors.rings import (
     BOTTOM,
     CLOSED,
@@ -40,7 +40,7 @@ from geoseg.vectors.runs import (
 )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def trace_rows(  # type: ignore[no-untyped-def]
     how, chosen, plane, nodes, closed, state, runs, chances, histograms, given, carried, corner, strip, words, planes
 ):
@@ -97,7 +97,7 @@ def trace_rows(  # type: ignore[no-untyped-def]
         how[3] += 1
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def _trace_row(  # type: ignore[no-untyped-def]
     subpixel,
     junctions,
@@ -161,10 +161,13 @@ def _trace_row(  # type: ignore[no-untyped-def]
                 start, run_lower = np.int64(col), np.int64(-1)
             run_upper = run_right
             if ur == dr and chosen[ur]:
-                run_lower = run_upper if run_lower < 0 else unite(runs, histograms, given, run_upper, run_lower)
+                if run_lower < 0:
+                    run_lower = run_upper
+                elif run_lower != run_upper:
+                    run_lower = unite(runs, histograms, given, run_upper, run_lower)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def _along(nodes, state, corner, chosen, plane, planes, row, line, col, above, below):  # type: ignore[no-untyped-def]
     """Lead the chains on both sides of a crack straight on to the right."""
     moved = np.int64(0)
@@ -177,7 +180,7 @@ def _along(nodes, state, corner, chosen, plane, planes, row, line, col, above, b
         corner[INTO, LEFT] = extend(nodes, state, corner[INTO, LEFT], x, y, True)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def _down(nodes, state, carried, chosen, plane, planes, row, line, col, left, right):  # type: ignore[no-untyped-def]
     """Lead the chains on both sides of a crack straight on to the row below."""
     moved = np.int64(0)
@@ -190,7 +193,7 @@ def _down(nodes, state, carried, chosen, plane, planes, row, line, col, left, ri
         carried[1, col] = extend(nodes, state, carried[1, col], x, y, False)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@inlined
 def _place(corner, plane, planes, row, line, col, junctions):  # type: ignore[no-untyped-def]
     """Set where the vertices of the corner's edges lie: in the middle of a crack, moved along its normal.
 

@@ -19,13 +19,15 @@ reading order: the order of patches is that of their first pixels.
 import numpy as np
 from numba import njit
 
+from geoseg.vectors.kernels import inlined, kernel
+
 PARENT, PIXELS, VALUE, FIRST_ROW, FIRST_COL, START, STOP, LAST_ROW, SLOT = range(9)
 LABELS, VACANT, STACK = range(3)
 OWNER = 256
 PERCENTILE = 10
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def root_of(runs, label):  # type: ignore[no-untyped-def]
     """The label of a label's patch."""
     while runs[label, PARENT] != label:
@@ -34,7 +36,7 @@ def root_of(runs, label):  # type: ignore[no-untyped-def]
     return label
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def new_label(runs, chances, histograms, given, row, col, value, known):  # type: ignore[no-untyped-def]
     """A patch that begins with this pixel."""
     label = given[LABELS]
@@ -54,7 +56,7 @@ def new_label(runs, chances, histograms, given, row, col, value, known):  # type
     return label
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def unite(runs, histograms, given, one, two):  # type: ignore[no-untyped-def]
     """Make one patch of two; returns its label."""
     one, two = root_of(runs, one), root_of(runs, two)
@@ -74,7 +76,7 @@ def unite(runs, histograms, given, one, two):  # type: ignore[no-untyped-def]
     return one
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def count_run(runs, histograms, label, row, start, stop, probabilities, plane, line):  # type: ignore[no-untyped-def]
     """Count a run of the patch: columns `start` to `stop` of a row, which is this line of its probabilities."""
     label = root_of(runs, label)
@@ -88,7 +90,7 @@ def count_run(runs, histograms, label, row, start, stop, probabilities, plane, l
             histograms[slot, probabilities[plane, line, col]] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def settle(runs, chances, histograms, given, row):  # type: ignore[no-untyped-def]
     """Work out the probabilities of the patches that have no pixel in the row before this one; frees histograms."""
     for slot in range(len(histograms)):
@@ -110,7 +112,7 @@ def settle(runs, chances, histograms, given, row):  # type: ignore[no-untyped-de
         runs[label, SLOT] = -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _vacate(histograms, given, slot):  # type: ignore[no-untyped-def]
     """Clear a histogram for the next patch."""
     for value in range(OWNER):
