@@ -58,6 +58,17 @@ def test_unzoomed_image_target_and_valid_show_the_same_pixels(height, width, sid
     assert learnt.sum() == min(side, height) * min(side, width)
 
 
+@given(top=sizes, left=sizes, height=sizes, width=sizes, side=st.integers(1, 48), how=st.sampled_from(["", "balance"]))
+def test_samples_are_cut_from_the_frame_or_round_it(top, left, height, width, side, how):
+    frame = Window(row=top, col=left, height=height, width=width)
+    where = coordinates(top + height + side, left + width + side)
+    target = np.full(where.shape[1:], IGNORE, np.uint8)
+    target[frame.slices()] = 1
+    ground = make_ground(where, target, frame=frame)
+    sample = Samples([ground], tile_size=side, seed=top, **({how: 1.0} if how else {}))[0]
+    assert (sample["target"] == 1).sum() == min(side, height) * min(side, width)
+
+
 @given(
     dtype=st.sampled_from([np.uint8, np.uint16, np.float32]),
     bands=st.integers(1, 9),

@@ -13,10 +13,13 @@ from geoseg.config import load_config
 from geoseg.errors import BandError, LabelsError, SceneError, ShapeError, TrainingError
 from geoseg.metrics import IGNORE
 from geoseg.training.sources import find_pairs, load_data
+from geoseg.windows import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 TWO = [{"name": "background"}, {"name": "building"}]
+SMALL = {"zoom": [0.5, 1]}
+"""Of a source: no sample is larger than `tile_size`."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,12 +63,28 @@ def test_nothing_is_learnt_in_a_validation_window(scene):
 
 def test_only_the_labelled_area_is_read_and_learnt(scene, tmp_path):
     area = write_boxes(tmp_path / "area.geojson", [(5, 8, 45, 30), (30, 20, 60, 40)])
-    (train,) = load(scene | {"labelled_area": str(area)}, **{"data.val": 0}).train
-    assert train.target.shape == (32, 55)
+    (train,) = load(scene | SMALL | {"labelled_area": str(area)}, **{"data.val": 0, "tile_size": 32}).train
+    assert train.target.shape == train.learnt.shape == (32, 55)
     assert train.grid.transform @ (0, 0) == (LEFT + 5 * GSD, TOP - 8 * GSD)
     assert train.target[0, -1] == train.target[-1, 0] == IGNORE
     assert (train.target[2:12, 5:15] == 1).all()
     assert train.target[0, 0] == 0
+
+
+def test_what_lies_round_a_small_labelled_area_is_seen_but_not_learnt(scene, tmp_path):
+    area = write_boxes(tmp_path / "area.geojson", [(5, 8, 45, 30)])
+    (whole,) = load(scene, **{"data.val": 0}).train
+    (train,) = load(scene | SMALL | {"labelled_area": str(area)}, **{"data.val": 0, "tile_size": 50}).train
+    assert train.learnt == Window(row=8, col=5, height=22, width=40)
+    assert train.target.shape == (8 + 22 + 28, 5 + 40 + 10)
+    assert np.array_equal(train.data, whole.data[:, :58, :55])
+    known = train.target != IGNORE
+    assert known[train.learnt.slices()].all()
+    assert known.sum() == train.learnt.area
+    val = [20, 10, 40, 30]
+    (cut,) = load(scene | SMALL | {"train": [[5, 8, 45, 30]], "val": [val]}, tile_size=50).train
+    assert cut.learnt == train.learnt
+    assert (cut.target[12:30, 20:40] == IGNORE).all()
 
 
 def test_labels_drawn_elsewhere_are_moved(scene):
@@ -80,7 +99,7 @@ def test_invalid_pixels_are_ignored(scene, tmp_path):
     data = np.full((3, 67, 101), 9, np.uint8)
     data[:, :5] = data[:, 30, 40] = 0
     write_raster(tmp_path / "scene.tif", data, nodata=0)
-    (train,) = load(scene, **{"data.val": 0}).train
+    (train,) = load(scene | SMALL, **{"data.val": 0, "tile_size": 32}).train
     assert train.target.shape == (62, 101)  # the frame leaves out what is invalid
     assert train.target[25, 40] == IGNORE
     assert (train.target == IGNORE).sum() == 1
@@ -135,7 +154,7 @@ def test_a_label_raster_serves_a_scene_too(scene, tmp_path):
     labels[:, 0] = 3
     path = write_raster(tmp_path / "labels.tif", labels)
     source = scene | {"labels": str(path), "values": {7: "building", 0: "background"}}
-    (train,) = load(source, **{"data.val": 0}).train
+    (train,) = load(source | SMALL, **{"data.val": 0, "tile_size": 32}).train
     # The first row is ignored, so it is not even read.
     assert train.target.shape == (66, 101)
     assert (train.target[4:8, 5:9] == 1).all()

@@ -71,6 +71,7 @@ def _ground(piece: Piece, pixels: Stored) -> Ground:
         gsd=piece.gsd,
         zoom=piece.zoom,
         share=piece.share,
+        frame=piece.frame,
         further=pixels.further,
         distances=pixels.distances,
         summary=pixels.summary,

@@ -39,12 +39,19 @@ class Ground:
     """Range of the factor by which samples make a pixel cover more ground."""
     share: float = 1.0
     """How often samples are cut here, relative to other ground."""
+    frame: Window | None = None
+    """Where samples are cut; None: anywhere. Larger samples show what lies round it; nothing is known there."""
     further: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(bands, H, W) float32 targets of further heads by name; NaN where nothing is known."""
     distances: np.ndarray | None = None
     """(P, H, W) float16 of `geoseg.losses.outline_distances`, if a loss asks for them."""
     summary: Summary | None = None
     """What the pixels come to, if that is known already; ask `summary_of`."""
+
+    @property
+    def learnt(self) -> Window:
+        """Where samples are cut."""
+        return self.frame or self.grid.window
 
     @property
     def reader(self) -> ArrayReader:

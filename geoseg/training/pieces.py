@@ -55,3 +55,5 @@ class Piece:
     """Range of the factor by which samples make a pixel cover more ground."""
     share: float = 1.0
     """How often samples are cut here, relative to other pieces."""
+    frame: Window | None = None
+    """Where samples are cut, in its own pixels; None: anywhere. What lies round it is only looked at."""

@@ -93,9 +93,10 @@ class Samples(Dataset):
             return self._balanced(rng)
         which = _drawn(rng, self.upto)
         ground = self.grounds[which]
-        side = self._side(rng, ground)
+        side, frame = self._side(rng, ground), ground.learnt
         for _ in range(_TRIES):
-            view = self._square(ground, [_start(rng, size, side) for size in ground.target.shape], side)
+            start = [_start(rng, size, side) for size in frame.shape]
+            view = self._square(ground, [frame.row + start[0], frame.col + start[1]], side)
             if view.labelled() >= _ENOUGH:
                 break
         return which, view, None
@@ -124,7 +125,8 @@ class Samples(Dataset):
 
     def _near(self, ground: Ground, start: Sequence[int], side: int) -> View:
         """The window that begins there or, where it would stick out, as near as may be."""
-        ends = [sorted((0, size - side)) for size in ground.target.shape]
+        frame = ground.learnt
+        ends = [sorted(both) for both in ((frame.row, frame.stop_row - side), (frame.col, frame.stop_col - side))]
         inside = [min(max(at, low), high) for at, (low, high) in zip(start, ends, strict=True)]
         return self._square(ground, inside, side)
 
@@ -176,7 +178,7 @@ def _classes(grounds: Sequence[Ground]) -> list[tuple[int, np.ndarray]]:
         for value in summary.positions:
             if value in ground.known:
                 own = shares.setdefault(value, np.zeros(len(grounds)))
-                own[which] = ground.share * summary.counts[value] / ground.target.size
+                own[which] = ground.share * summary.counts[value] / ground.learnt.area
     return [(value, np.cumsum(own / own.sum())) for value, own in sorted(shares.items()) if own.sum() > 0]
 
 

@@ -7,7 +7,7 @@ versions that geoseg takes); one that does allocate is refused by the compiler.
 
 from numba import njit
 
-kernel = njit(cache=True, nogil=True, _nrt=False)
+kernel = njit(cache=True, nogil=True, _nrt=False)  # type: ignore[call-overload]
 """Compiled, for functions that allocate nothing."""
-inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)  # type: ignore[call-overload]
 """The same, and made part of what calls it."""

@@ -1,6 +1,7 @@
 """From the sources of a configuration to labelled ground, split into training and validation."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -67,7 +68,8 @@ def load_data(config: TrainConfig, *, started: bool = False) -> Data:
         sources = [_units(source, context) for source in config.data.sources]
         dtype = _common_dtype([unit for units in sources for unit in units])
         parts = decide(sources, Rules.of(config))
-        pieces = _pieces(parts, [source.weight for source in config.data.sources], dtype)
+        weights = [source.weight for source in config.data.sources]
+        pieces = _pieces(parts, weights, dtype, config.tile_size)
         if not any(piece.split == "train" for piece in pieces):
             raise TrainingError("no source has training ground and a weight above 0. Expected at least one.")
         grounds = decode(pieces, folder, int(config.data.cache_gb * 1e9), _distances(config))
@@ -119,7 +121,7 @@ def _common_dtype(units: Sequence[Unit]) -> np.dtype:
     return common
 
 
-def _pieces(parts: Sequence[Sequence[Part]], weights: Sequence[float], dtype: np.dtype) -> list[Piece]:
+def _pieces(parts: Sequence[Sequence[Part]], weights: Sequence[float], dtype: np.dtype, tile_size: int) -> list[Piece]:
     """What is decoded; a source's weight is shared out by area, and at weight 0 nothing is learnt from it."""
     pieces = []
     for own, weight in zip(parts, weights, strict=True):
@@ -128,7 +130,8 @@ def _pieces(parts: Sequence[Sequence[Part]], weights: Sequence[float], dtype: np
             if part.split == "val":
                 pieces.append(part.piece(dtype, 1.0))
             elif weight and area:
-                pieces.append(part.piece(dtype, weight * area / sum(areas)))
+                side = math.ceil(tile_size * part.unit.zoom[1])
+                pieces.append(part.piece(dtype, weight * area / sum(areas), side))
     return pieces
 
 

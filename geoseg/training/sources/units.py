@@ -100,10 +100,11 @@ class Part:
         name = unit.name if self.window == unit.grid.window else f"{unit.name} {span(self.window)}"
         return [Place(name, unit.name, window, unit.grid) for window in self.learnt]
 
-    def piece(self, dtype: np.dtype, share: float) -> Piece:
-        """What is decoded, as `dtype`."""
-        unit, window = self.unit, self.window
-        inside = [common for other in self.without if (common := window.intersection(other))]
+    def piece(self, dtype: np.dtype, share: float, side: int = 0) -> Piece:
+        """What is decoded, as `dtype`: the window, and what samples of `side` pixels show round it if it is smaller."""
+        unit, window = self.unit, self._shown(side)
+        nothing = [*self.without, *subtract(window, [self.window])]
+        inside = [common for other in nothing if (common := window.intersection(other))]
 
         def read(part: Window) -> Decoded:
             own = replace(part, row=part.row + window.row, col=part.col + window.col)
@@ -135,7 +136,15 @@ class Part:
             gsd=unit.gsd,
             zoom=unit.zoom,
             share=share,
+            frame=replace(self.window, row=self.window.row - window.row, col=self.window.col - window.col),
         )
+
+    def _shown(self, side: int) -> Window:
+        """The window with all that a sample of `side` pixels that holds all of it may show besides."""
+        down, across = max(0, side - self.window.height), max(0, side - self.window.width)
+        row, col = self.window.row - down, self.window.col - across
+        around = Window(row=row, col=col, height=self.window.height + 2 * down, width=self.window.width + 2 * across)
+        return around.intersection(self.unit.grid.window) or self.window
 
 
 def span(window: Window) -> str:
