@@ -21,7 +21,7 @@ from geoseg.config.documentation import json_schema
 CONFIGS = sorted(set(Path("configs").glob("*.yaml")) - {Path("configs/folds.yaml")})  # which says who sees what
 SMALL = ["--epochs", "1", "--batch-size", "2", "--tile-size", "32", "--device", "cpu"]
 SMALL += ["--set", "steps_per_epoch=1", "--set", "cell_side=64", "--set", "patience=null"]
-NARROW = {"unet": "{width: 2, depth: 2}", "resunet": "{width: 2}"}
+NARROW = {"unet": "{width: 2, depth: 2}", "resunet": "{width: 2}", "fcn8s": "{width: 2, norm: true}"}
 
 
 def write_tiles(folder: Path, count: int = 6, *, classes: int = 2, heights: bool = False) -> Path:
