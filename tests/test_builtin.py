@@ -51,4 +51,4 @@ def test_it_finds_what_it_has_learnt(name, data_folder, monkeypatch):
     tile = data_folder / "dubai" / "tile4" / "part5.jpg"
     tally = Tally()
     score(Ground("dubai", tile, tile.with_name("part5_mask.png"), known=(1, 2)), name, tally, DEFAULTS)
-    assert tally.to_dict()["road"]["iou"] > 0.35
+    assert tally.to_dict()["road"]["iou"] > (0.35 if name == "fcn" else 0.4)
