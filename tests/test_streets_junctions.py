@@ -147,3 +147,14 @@ def test_a_street_that_the_border_cuts_off_is_no_spur():
     for turns in range(4):
         network = _find(np.rot90(painted, turns))
         assert sorted(network.degree) == [1, 1, 1, 3]
+
+
+def test_a_street_that_the_end_of_the_data_cuts_off_is_no_spur():
+    """The same inside the raster, beside what was not seen: nothing there says how long the street is."""
+    painted = _paint([(-10, 39), (160, 39)], [(75, 39), (75, -10)], [(40, 39), (40, 44)])
+    painted[:60] = 255
+    for turns in range(4):
+        network = _find(np.rot90(painted, turns))
+        assert sorted(network.degree) == [1, 1, 1, 3]
+        placed = _placed(network)[network.degree == 1]
+        assert network.length_m.min() == pytest.approx(9, abs=0.6), placed

@@ -6,12 +6,9 @@ import numpy as np
 import shapely
 from scipy.ndimage import gaussian_filter1d
 
-from geoseg.pixels import NODATA
-from geoseg.vectors.metric import Metric
-from geoseg.vectors.planes import Planes
+from geoseg.vectors.streets.extent import Extent
 from geoseg.vectors.streets.graph import Graph, Street
 from geoseg.vectors.streets.tips import Tip, cut_back, find_tips
-from geoseg.windows import Window
 
 _STEP = 0.2
 """Metres between the points that are smoothed, for each metre of standard deviation."""
@@ -44,38 +41,24 @@ def _smooth(street: Street, sigma: float) -> np.ndarray:
     return smooth
 
 
-def reach_ends(graph: Graph, planes: Planes, metric: Metric) -> None:
+def reach_ends(graph: Graph, extent: Extent) -> None:
     """Let dead ends go on to where the surface ends, and no further than there is data; in place."""
-    for tip in find_tips(graph, metric):
+    for tip in find_tips(graph, extent.metric):
         # A street that leaves the data ends on its border, not short of it.
         line = np.linspace(0, 2.2 * tip.radius, 45)[:, None] * tip.ahead + tip.xy
-        known = _has_data(planes, metric.to_pixels(line))
+        known = extent.has_data(line)
         if not known[0]:
-            _withdraw(graph, planes, metric, tip)
+            _withdraw(graph, extent, tip)
             continue
         end = tip.end if known.all() else line[max(0, int(known.argmin()) - 1)]
         if np.hypot(*(end - tip.xy)) > 0:
             cut_back(graph, tip, end)
 
 
-def _withdraw(graph: Graph, planes: Planes, metric: Metric, tip: Tip) -> None:
+def _withdraw(graph: Graph, extent: Extent, tip: Tip) -> None:
     """Let a dead end in a gap of the data, over which the surface was closed, end before the gap; in place."""
     _, street = next(graph.arms(tip.node))
-    known = _has_data(planes, metric.to_pixels(street.xy))
+    known = extent.has_data(street.xy)
     first = int(known.argmax())
     if known[first] and first < len(street.xy) - 2:
         cut_back(graph, replace(tip, at=first + 1), street.xy[first])
-
-
-def _has_data(planes: Planes, pixels: np.ndarray) -> np.ndarray:
-    """(n,) bool, whether (n, 2) pixel coordinates lie where there is data; the raster's own border still does."""
-    size = np.array([planes.grid.width, planes.grid.height])
-    inside = np.asarray(((pixels >= 0) & (pixels <= size)).all(axis=1))
-    at = np.clip(np.floor(pixels).astype(np.int64), 0, size - 1)
-    low, high = at.min(axis=0), at.max(axis=0) + 1
-    window = Window(row=int(low[1]), col=int(low[0]), height=int(high[1] - low[1]), width=int(high[0] - low[0]))
-    col, row = (at - low).T
-    if NODATA in planes.classes:  # a mask of 0 and 255, of another program
-        return inside
-    known: np.ndarray = inside & (planes.labels(window)[row, col] != NODATA)
-    return known

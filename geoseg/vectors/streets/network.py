@@ -8,6 +8,7 @@ import shapely
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets.chains import chain
+from geoseg.vectors.streets.extent import Extent
 from geoseg.vectors.streets.graph import Graph
 from geoseg.vectors.streets.junctions import settle
 from geoseg.vectors.streets.lines import draw_lines, reach_ends
@@ -74,18 +75,19 @@ def find_streets(
     """
     rules = rules or Rules()
     prints = Footprints.of(rules, metric)
+    extent = Extent(planes, metric)
     graph = _graph(find_skeleton(planes, value, prints, tile=tile, run=run), metric)
-    prune(graph, 0, metric)
+    prune(graph, 0, extent)
     contract(graph)
     bridge(graph, metric, rules.bridge_m, sides=False)
-    prune(graph, rules.min_spur_m, metric)
+    prune(graph, rules.min_spur_m, extent)
     contract(graph)
     bridge(graph, metric, rules.bridge_m, sides=True)
-    prune(graph, rules.min_spur_m, metric)
+    prune(graph, rules.min_spur_m, extent)
     contract(graph)
     settle(graph)
     drop_small(graph, rules.min_part_m, rules.min_width_m)
-    reach_ends(graph, planes, metric)
+    reach_ends(graph, extent)
     lines = draw_lines(graph, rules.smooth_m, rules.simplify_m)
     profiles = measure(planes, value, metric, prints, lines, tile=tile, run=run)
     return _network(graph, lines, *profiles)

@@ -6,9 +6,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from geoseg.vectors.metric import Metric
+from geoseg.vectors.streets.extent import Extent
 from geoseg.vectors.streets.graph import Graph, Street
-from geoseg.vectors.streets.rules import to_border
 
 SHARE = 0.75
 """Of the width of a street: shorter spurs and shorter distances between junctions come from its width alone."""
@@ -20,25 +19,25 @@ NARROW = 0.6
 NARROW_M = 3.2
 """A dead end narrower than this is one too."""
 _CUT_OFF = 1.5
-"""Half widths from the border of the raster within which it cuts a street off."""
+"""Half widths from where the data ends within which that cuts a street off."""
 _STRAIGHT_ON = np.deg2rad(18)
 """Furthest that a street turns in a crossing, if two junctions are to be one."""
 
 
-def prune(graph: Graph, min_spur_m: float, metric: Metric) -> None:
+def prune(graph: Graph, min_spur_m: float, extent: Extent) -> None:
     """Take out dead ends that are too short, the shortest first; what a spur had cut in two becomes one again.
 
     Args:
         graph: Changed in place.
-        min_spur_m: Shortest dead end, unless the street that it leaves is wide, or the border of the raster cuts it
-            off: nothing says how long that one is. 0: whatever is longer than `BULGE` of it.
-        metric: Of the raster's grid.
+        min_spur_m: Shortest dead end, unless the street that it leaves is wide, or the end of the data cuts it off:
+            nothing says how long that one is. 0: whatever is longer than `BULGE` of it.
+        extent: Where there is data.
     """
     queue = [(street.length, number) for number, street in graph.streets.items()]
     heapq.heapify(queue)
     while queue:
         length, number = heapq.heappop(queue)
-        if number not in graph.streets or length >= _limit(graph, number, min_spur_m, metric):
+        if number not in graph.streets or length >= _limit(graph, number, min_spur_m, extent):
             continue
         ends = graph.streets[number].ends
         graph.remove(number)
@@ -49,7 +48,7 @@ def prune(graph: Graph, min_spur_m: float, metric: Metric) -> None:
     graph.tidy()
 
 
-def _limit(graph: Graph, number: int, min_spur_m: float, metric: Metric) -> float:
+def _limit(graph: Graph, number: int, min_spur_m: float, extent: Extent) -> float:
     """How long a street has to be: 0 unless it is a dead end that leaves a junction.
 
     A spur is measured from the side of the street it leaves. One that is much narrower than that street is a drive or a
@@ -67,12 +66,13 @@ def _limit(graph: Graph, number: int, min_spur_m: float, metric: Metric) -> floa
     parent = max(_half_width(arm, radius) for other, arm in graph.arms(street.ends[0]) if other != number)
     narrow = own < NARROW * parent or 2 * own < NARROW_M
     least = 2 * SHARE * radius
-    # The line of what is cut off straight ends about half its width before the border.
-    border = float(to_border(street.xy[-1:], metric)[0])
-    if border <= _CUT_OFF * own:
-        return least - border
     # What hangs on a bridge alone has to be more than a blob beside the street.
-    return max(radius + min_spur_m * (2 if narrow or street.bridged else 1), least)
+    whole = max(radius + min_spur_m * (2 if narrow or street.bridged else 1), least)
+    if street.length >= whole:
+        return whole
+    # The line of what is cut off straight ends about half its width before the edge.
+    edge = extent.far_from_edge(street.xy[-1], _CUT_OFF * own)
+    return least - edge if edge <= _CUT_OFF * own else whole
 
 
 def _half_width(street: Street, clear: float) -> float:
