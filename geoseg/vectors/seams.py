@@ -13,9 +13,9 @@ from geoseg.vectors.cores import flood
 
 REACH = 3
 """Pixels from a seam's line to where its patch must be on both sides."""
-LEAST, LEAST_M = 5, 1.5  # pixels, metres
+LEAST, LEAST_M = 4, 1.2  # pixels, metres
 """Along a seam that is gaps, at least as much as the larger of both."""
-SHARE = 0.15
+SHARE = 0.12
 """Of a seam's length that is gaps, at least: the rest is where the network took two roofs for one."""
 OTHER, GROUND, PATCH = range(3)
 _BREAK = 2  # pixels along a line where nothing faces each other, for all that it goes on

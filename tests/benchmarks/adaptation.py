@@ -1,11 +1,11 @@
 """Local adaptation: IoU against drawn buildings, `python -m tests.benchmarks.adaptation MODEL CITY -o RUNS`.
 
-GEOSEG_DATA names the folder of the labelled imagery, CITY one of its drone scenes (`banepa_centre_z19`), MODEL a
+GEOSEG_DATA names the folder of the labelled imagery, CITY one of its scenes (`banepa_centre_z19`, `rio_west`), MODEL a
 checkpoint that has never seen it, such as the run of the fold of configs/folds.yaml that leaves it out. For N = 5, 20,
-50 and 200 and each draw, a square round a building of the city grows until N buildings have their middle in it: they
-are `drawn.gpkg`, the square is `done.gpkg`, and the model goes on learning from them by the command of the README, in
-RUNS/N-DRAW. Before and after are scored on the same ground: what is labelled in the city, less the square and 10 m
-round it. RUNS gets scores.json.
+50 and 200 and each draw, squares round buildings of the city grow until ten of them have their middle in each, N in
+all: they are `drawn.gpkg`, the squares are `done.gpkg`, and the model goes on learning from them by the command of the
+README, in RUNS/N-DRAW. Before and after are scored on the same ground: what is labelled in the city, less the squares
+and 10 m round them. RUNS gets scores.json.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.benchmarks.cities import City
 
 COUNTS = (5, 20, 50, 200)
 MARGIN_M = 10.0
-"""Ground round the square that is not scored, in metres."""
+"""Ground round the squares that is not scored, in metres."""
 
 
 def learn(city: City, model: Path, run: Path, more: list[str]) -> Path:

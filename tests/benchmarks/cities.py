@@ -1,4 +1,4 @@
-"""A drone scene of the labelled imagery, where its buildings are known, and what a model says of it."""
+"""A scene of the labelled imagery, where its buildings are known, and what a model says of it."""
 
 import os
 import tempfile
@@ -17,6 +17,9 @@ from geoseg.pipeline import Products, predict_scene
 from geoseg.settings import DEFAULTS
 from tests.benchmarks.folds import FOLDS
 
+TOGETHER = 10
+"""Buildings that are drawn in one place."""
+
 
 @dataclass(frozen=True)
 class City:
@@ -28,8 +31,11 @@ class City:
 
     @classmethod
     def named(cls, name: str) -> "City":
-        """A scene of `oam_buildings` in the folder that GEOSEG_DATA names, and its window of configs/folds.yaml."""
-        folder = Path(os.environ["GEOSEG_DATA"]) / "oam_buildings"
+        """A scene in the folder that GEOSEG_DATA names, from a drone or a satellite, and its window of folds.yaml."""
+        data = Path(os.environ["GEOSEG_DATA"])
+        (folder,) = (
+            data / kind for kind in ("oam_buildings", "rio_spacenet1") if (data / kind / f"{name}.tif").exists()
+        )
         with rasterio.open(folder / f"{name}.tif") as file:
             crs, transform = file.crs, file.transform
         box = yaml.safe_load(FOLDS.read_text())["labelled"][name]
@@ -57,17 +63,24 @@ class City:
             return ~geometry_mask(shapes, file.shape, file.transform)
 
     def draw(self, count: int, seed: int) -> tuple[gpd.GeoDataFrame, gpd.GeoSeries] | None:
-        """About `count` buildings, and the square they lie in; None if the city has less than twice as many."""
+        """About `count` buildings, ten in a place, and the squares they lie in.
+
+        None if the city has less than twice as many.
+        """
         middles = self.buildings.geometry.centroid
         x, y = middles.x.to_numpy(), middles.y.to_numpy()
-        inside = shapely.contains_xy(self.labelled, x, y)
-        if inside.sum() < 2 * count:
+        free = shapely.contains_xy(self.labelled, x, y)
+        if free.sum() < 2 * count:
             return None
-        at = np.random.default_rng(seed).choice(np.flatnonzero(inside))
-        reach = np.sort(np.maximum(abs(x - x[at]), abs(y - y[at]))[inside])[count - 1]
-        square = shapely.box(x[at] - reach, y[at] - reach, x[at] + reach, y[at] + reach) & self.labelled
-        drawn = self.buildings[self.buildings.intersects(square)][["geometry"]]
-        return drawn.reset_index(drop=True), gpd.GeoSeries([square], crs=self.buildings.crs)
+        rng = np.random.default_rng(seed)
+        squares, places = shapely.Polygon(), max(1, count // TOGETHER)
+        for _ in range(places):
+            at = rng.choice(np.flatnonzero(free))
+            reach = np.sort(np.maximum(abs(x - x[at]), abs(y - y[at]))[free])[count // places - 1]
+            squares |= shapely.box(x[at] - reach, y[at] - reach, x[at] + reach, y[at] + reach) & self.labelled
+            free &= ~shapely.contains_xy(squares, x, y)
+        drawn = self.buildings[self.buildings.intersects(squares)][["geometry"]]
+        return drawn.reset_index(drop=True), gpd.GeoSeries([squares], crs=self.buildings.crs)
 
     def coarser(self, factor: float, path: Path) -> "City":
         """The city with pixels `factor` times as large, as means of its own; its scene is written to `path`."""
