@@ -51,6 +51,26 @@ def test_a_scene_is_read_as_it_is_where_nothing_is_held_back(scene):
     assert train.known == (0, 1)
 
 
+def test_a_scene_of_which_little_is_drawn_is_said_to_be_background(tmp_path, caplog):
+    """The rest may be not drawn yet; with the polygons that say where all is drawn, nothing is said."""
+    image = write_raster(tmp_path / "scene.tif", np.full((3, 500, 640), 90, np.uint8))
+    few = write_boxes(tmp_path / "few.geojson", [(10, 10, 20, 20), (25, 30, 40, 40)])
+    spread = write_boxes(
+        tmp_path / "spread.geojson", [(x, y, x + 8, y + 8) for x in range(5, 630, 80) for y in (90, 300)]
+    )
+    area = write_boxes(tmp_path / "area.geojson", [(0, 0, 60, 60)])
+    for more, said in (({"labels": str(few)}, True), ({"labels": str(few), "labelled_area": str(area)}, False)):
+        for _ in range(2):  # the second time from what is known of the files
+            caplog.clear()
+            load({"scene": str(image)} | more, **{"data.val": 0})
+            assert ("--labelled-area" in caplog.text) == said
+            assert ("few.geojson: nothing is drawn on 98 % of" in caplog.text) == said
+    caplog.clear()
+    load({"scene": str(image), "labels": str(spread)}, **{"data.val": 0})
+    load({"scene": str(image), "labels": str(few), "train": [[0, 0, 60, 60]]}, **{"data.val": 0})
+    assert not caplog.text
+
+
 def test_nothing_is_learnt_in_a_validation_window(scene):
     data = load(scene | {"train": [[0, 0, 101, 67]], "val": [[80, 20, 101, 67]]})
     (train,), (val,) = data.train, data.val

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
+from scipy.ndimage import binary_dilation
 
 from geoseg.config import SceneSource, resolve_path
 from geoseg.errors import LabelsError
@@ -45,6 +46,7 @@ from geoseg.windows import Window
 log = logging.getLogger(__name__)
 
 _ROWS = 512  # that are looked at in one go
+_DRAWN = 0.1  # share of a scene in which, or beside which, something is drawn: less is hardly all there is to draw
 
 
 def read_scene(source: SceneSource, context: Context) -> Unit:
@@ -83,6 +85,7 @@ class _Labelled:
         about = self.context.surveys.recall(question, self.paths, self._look)
         grid = described(about["grid"])
         survey = surveyed(about["survey"])
+        self._say_undrawn(survey)
         target = self._target(grid, lambda: {int(code): index for code, index in about["table"].items()})
         return Unit(
             name=source.scenes[0],
@@ -203,6 +206,21 @@ class _Labelled:
             names, how = self.context.names, self.source.invalid_geometry
             self._verdicts = tuple(read_review(path, grid, names, invalid_geometry=how) for path in self.reviews)
         return self._verdicts
+
+    def _say_undrawn(self, survey: Survey) -> None:
+        """Say that what is not drawn is background, where the drawn features keep to a small part of the scene."""
+        if self.labels is None or not is_vector_file(self.labels) or self.area or self.source.train:
+            return
+        drawn = binary_dilation(survey.counts[:, :, 1:].any(axis=2), np.ones((5, 5), bool))
+        share = np.count_nonzero(drawn) / np.count_nonzero(survey.counts.any(axis=2))
+        if share < _DRAWN:
+            log.warning(
+                "%s: nothing is drawn on %.0f %% of %s, which so is all background. If it is only not drawn yet, say "
+                "with polygons where everything is: --labelled-area FILE, labelled_area in a configuration.",
+                self.source.labels,
+                100 * (1 - share),
+                self.source.scenes[0],
+            )
 
     def _say_merged(self, known: tuple[int, ...], grid: Grid) -> None:
         """Say which verdicts name a class that the labels do not tell from the background."""
