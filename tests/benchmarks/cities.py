@@ -67,8 +67,7 @@ class City:
 
         None if the city has less than twice as many.
         """
-        middles = self.buildings.geometry.centroid
-        x, y = middles.x.to_numpy(), middles.y.to_numpy()
+        x, y = shapely.get_coordinates(shapely.centroid(self.buildings.geometry.to_numpy())).T
         free = shapely.contains_xy(self.labelled, x, y)
         if free.sum() < 2 * count:
             return None
