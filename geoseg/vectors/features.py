@@ -13,9 +13,10 @@ from pyproj import CRS
 
 from geoseg.qgis import layer_style
 from geoseg.vectors.areas import fit_areas
-from geoseg.vectors.cleaning import Cleaning, clean, pixels_below
+from geoseg.vectors.cleaning import Cleaning, clean, pixels_below, pixels_in
 from geoseg.vectors.edges import weakest_stretches
 from geoseg.vectors.journal import Frames, Journal
+from geoseg.vectors.kinds import kinds_of
 from geoseg.vectors.layer import layer_name
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.options import OutlineOptions
@@ -76,6 +77,9 @@ class Outliner:
         """
         if self.options.raw:
             return self._raw(chosen, colors)
+        # Those that are not outlined, too.
+        known = {**kinds_of(list(self.planes.classes.values())), **kinds}
+        solid = [value for value, name in self.planes.classes.items() if known[name] == "building"]
         found: dict[str, Feature] = {}
         areas = self._kept(lambda: self._areas({v: name for v, name in chosen.items() if kinds[name] != "building"}))
         for value, name in chosen.items():
@@ -87,7 +91,7 @@ class Outliner:
             surfaces = "road_surfaces" if kinds[name] == "road" else "areas"
             found[layers[0]] = Feature(areas[name], layer_style(surfaces, color))
             if kinds[name] == "road":
-                frames = self._kept(lambda: self._streets(layers, value, name))  # noqa: B023
+                frames = self._kept(lambda: self._streets(layers, value, name, solid))  # noqa: B023
                 style = layer_style("roads", color, width=f"width_{self.metric.unit}")
                 found[layers[1]] = Feature(frames[layers[1]], style)
                 found[layers[2]] = Feature(frames[layers[2]], layer_style("road_nodes", color))
@@ -96,9 +100,9 @@ class Outliner:
     def _kept(self, make: Callable[[], Frames]) -> Frames:
         return self.journal.frames(make, self._crs)
 
-    def _streets(self, layers: Sequence[str], value: int, name: str) -> Frames:
+    def _streets(self, layers: Sequence[str], value: int, name: str, solid: Sequence[int]) -> Frames:
         """Lines and nodes of a network, by the second and third of a class's layers."""
-        network = find_streets(self.planes, value, self.metric, self.options.rules, run=self.journal.map)
+        network = find_streets(self.planes, value, self.metric, self.options.rules, solid=solid, run=self.journal.map)
         return {layers[1]: self._lines(network, value, name), layers[2]: self._nodes(network, value, name)}
 
     def _raw(self, chosen: Mapping[int, str], colors: Mapping[str, str]) -> dict[str, Feature]:
@@ -139,15 +143,15 @@ class Outliner:
         options, gsd, store = self.options, self.metric.gsd, Store(self.folder)
         metres = self.metric.unit == "m"
         # Far smaller than what is left out below.
-        pixels = max(1, int(0.5 * options.least_m2 / gsd**2)) if metres else 1
+        pixels = pixels_in(0.5 * options.least_m2, self.metric) if metres else 1
         if options.split_touching:
             patches = trace_apart_into(store, self.planes, value, gsd=gsd, min_pixels=pixels)
         else:
             patches = trace_into(store, self.planes, [value], subpixel=True, min_pixels=pixels)
         fit = fit_walls(patches, self.metric, angles=options.angles, min_hole_m2=options.least_hole_m2 if metres else 0)
         method = np.array(METHODS)[fit.method]
-        angle = np.where(np.isin(method, ("walls", "rectangle")), fit.angle.round(1), np.nan)
-        gap = max(1, int(options.least_hole_m2 / gsd**2)) if metres else 1
+        angle = np.where(np.isin(method, ("walls", "rectangle")), fit.angle.round(1) % 90, np.nan)
+        gap = pixels_in(options.least_hole_m2, self.metric) if metres else 1
         shapes = keep_inside(fit.shapes, self.planes, self.metric, min_gap=gap)
         frame = self._polygons(shapes, patches, method, {"angle_deg": angle}, placed=self._apart(shapes))
         return _of_class(frame, value, name)

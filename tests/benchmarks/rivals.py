@@ -120,7 +120,7 @@ def skeleton(city: City) -> Streets:
 
 def streets(city: City) -> Streets:
     """geoseg."""
-    network = find_streets(city.planes, ROAD, city.metric)
+    network = find_streets(city.planes, ROAD, city.metric, solid=(BUILDING,))
     return Streets(network.lines, network.width_m)
 
 

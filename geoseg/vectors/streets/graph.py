@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.streets.chains import Chains
@@ -90,6 +91,10 @@ class Graph:
     def replace(self, number: int, street: Street) -> None:
         """Put a street between the same two nodes in another's place, under its number."""
         self.streets[number] = street if street.ends == self.streets[number].ends else street.reversed()
+
+    def lines(self) -> np.ndarray:
+        """(s,) shapely LineString of all streets, in their order."""
+        return np.array([shapely.LineString(street.xy) for street in self.streets.values()], dtype=object)
 
     def degree(self, node: int) -> int:
         """Ends of streets at a node."""

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
+import shapely
 
 from geoseg.vectors.streets.arms import Arm, find_arms, meeting
+from geoseg.vectors.streets.crossings import find_crossings
 from geoseg.vectors.streets.graph import Graph, Street
 from geoseg.vectors.streets.pruning import unite
 
@@ -106,14 +108,10 @@ def part(graph: Graph, own: dict[int, float]) -> None:
         most = max(_APART_M, _APART * 2 * max(arm.radius for arm in sides))
         if gaps.max() < most:
             continue
-        groups = np.split(order, np.flatnonzero(gaps >= most) + 1)
-        _spread(
-            graph,
-            node,
-            through,
-            [[sides[k] for k in group] for group in groups],
-            [np.mean([spots[k] for k in group], axis=0) for group in groups],
-        )
+        groups = [[sides[k] for k in group] for group in np.split(order, np.flatnonzero(gaps >= most) + 1)]
+        middles = [np.mean([spots[sides.index(arm)] for arm in group], axis=0) for group in groups]
+        if not _tangled(through, groups, middles):
+            _spread(graph, node, through, groups, middles)
 
 
 def _through(arms: list[Arm]) -> tuple[Arm, Arm] | None:
@@ -128,6 +126,13 @@ def _through(arms: list[Arm]) -> tuple[Arm, Arm] | None:
             if turn < _THROUGH and size > most:
                 best, most = (first, second), size
     return best
+
+
+def _tangled(through: tuple[Arm, Arm], groups: list[list[Arm]], spots: list[np.ndarray]) -> bool:
+    """Whether arms would cross each other, or the street that goes through, on their way to places of their own."""
+    course = shapely.LineString([through[0].middle, *spots, through[1].middle])
+    ways = [shapely.LineString([spot, arm.middle]) for spot, group in zip(spots, groups, strict=True) for arm in group]
+    return any(shapely.crosses(one, course) for one in ways) or bool(find_crossings(np.array(ways, dtype=object)))
 
 
 def _spread(

@@ -1,5 +1,6 @@
 """Lines: streets from pixel to pixel made smooth, and simple; their ends where the surface ends, or the data."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,9 @@ _STEP = 0.2
 """Metres between the points that are smoothed, for each metre of standard deviation."""
 
 
-def draw_lines(graph: Graph, smooth_m: float, simplify_m: float) -> np.ndarray:
-    """(s,) shapely LineString of a graph's streets in metres, smooth and simple; their ends stay where they are."""
-    lines = np.array([shapely.LineString(_smooth(street, smooth_m)) for street in graph.streets.values()], dtype=object)
+def draw_lines(streets: Iterable[Street], smooth_m: float, simplify_m: float) -> np.ndarray:
+    """(s,) shapely LineString of streets in metres, smooth and simple; their ends stay where they are."""
+    lines = np.array([shapely.LineString(_smooth(street, smooth_m)) for street in streets], dtype=object)
     simple: np.ndarray = shapely.simplify(lines, simplify_m, preserve_topology=False)
     gone = shapely.length(simple) == 0  # a loop that is smaller than the tolerance
     simple[gone] = lines[gone]

@@ -1,6 +1,8 @@
 """Network: the streets of a class raster as lines with a width, between nodes. Reads as the steps go."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import shapely
@@ -8,11 +10,12 @@ import shapely
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.streets.chains import chain
+from geoseg.vectors.streets.crossings import cross, cross_bridges
 from geoseg.vectors.streets.extent import Extent
 from geoseg.vectors.streets.graph import Graph
 from geoseg.vectors.streets.junctions import settle
 from geoseg.vectors.streets.lines import draw_lines, reach_ends
-from geoseg.vectors.streets.pruning import contract, drop_small, prune
+from geoseg.vectors.streets.pruning import contract, drop_small, drop_unseen, prune
 from geoseg.vectors.streets.rules import Footprints, Rules
 from geoseg.vectors.streets.skeleton import TILE, Skeleton, find_skeleton
 from geoseg.vectors.streets.strokes import pool
@@ -57,6 +60,7 @@ def find_streets(
     metric: Metric,
     rules: Rules | None = None,
     *,
+    solid: Collection[int] = (),
     tile: int = TILE,
     run: Runner = in_threads,
 ) -> Network:
@@ -67,6 +71,7 @@ def find_streets(
         value: The class of the streets.
         metric: Of the planes' grid.
         rules: What makes a street.
+        solid: Classes through which no gap is bridged, such as buildings.
         tile: Side in pixels of what is looked at in one go. The network does not depend on it.
         run: Calls a function on all tiles; always the same ones for the same arguments.
 
@@ -75,20 +80,22 @@ def find_streets(
     """
     rules = rules or Rules()
     prints = Footprints.of(rules, metric)
-    extent = Extent(planes, metric)
+    extent = Extent(planes, metric, tuple(solid))
     graph = _graph(find_skeleton(planes, value, prints, tile=tile, run=run), metric)
+    drop_unseen(graph, rules.closing_m)
     prune(graph, 0, extent)
     contract(graph)
-    bridge(graph, metric, rules.bridge_m, sides=False)
+    bridge(graph, extent, rules.bridge_m, sides=False)
     prune(graph, rules.min_spur_m, extent)
     contract(graph)
-    bridge(graph, metric, rules.bridge_m, sides=True)
+    bridge(graph, extent, rules.bridge_m, sides=True)
+    cross_bridges(graph)
     prune(graph, rules.min_spur_m, extent)
     contract(graph)
     settle(graph)
     drop_small(graph, rules.min_part_m, rules.min_width_m)
     reach_ends(graph, extent)
-    lines = draw_lines(graph, rules.smooth_m, rules.simplify_m)
+    lines = cross(graph, partial(draw_lines, smooth_m=rules.smooth_m, simplify_m=rules.simplify_m))
     profiles = measure(planes, value, metric, prints, lines, tile=tile, run=run)
     return _network(graph, lines, *profiles)
 

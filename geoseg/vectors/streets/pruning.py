@@ -20,8 +20,21 @@ NARROW_M = 3.2
 """A dead end narrower than this is one too."""
 _CUT_OFF = 1.5
 """Half widths from where the data ends within which that cuts a street off."""
+_UNSEEN = 0.5
+"""Share of a street without data from which on it is none."""
 _STRAIGHT_ON = np.deg2rad(18)
 """Furthest that a street turns in a crossing, if two junctions are to be one."""
+
+
+def drop_unseen(graph: Graph, closing_m: float) -> None:
+    """Take out streets that run along in a gap without data, over which the surface was closed; in place.
+
+    What merely crosses such a gap, which is at most two radii of the closing wide, is kept.
+    """
+    for number, street in list(graph.streets.items()):
+        if street.length > 4 * closing_m and np.isnan(street.prob).mean() > _UNSEEN:
+            graph.remove(number)
+    graph.tidy()
 
 
 def prune(graph: Graph, min_spur_m: float, extent: Extent) -> None:

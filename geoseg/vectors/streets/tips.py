@@ -8,6 +8,7 @@ import shapely
 from scipy.spatial import KDTree
 
 from geoseg.vectors.metric import Metric
+from geoseg.vectors.streets.extent import Extent
 from geoseg.vectors.streets.graph import Graph, Street
 from geoseg.vectors.streets.rules import to_border
 
@@ -105,18 +106,18 @@ def cut_back(graph: Graph, tip: Tip, end: np.ndarray, *, bridged: bool = False) 
     )
 
 
-def bridge(graph: Graph, metric: Metric, bridge_m: float, *, sides: bool) -> None:
+def bridge(graph: Graph, extent: Extent, bridge_m: float, *, sides: bool) -> None:
     """Join dead ends with what they point at, the cheapest first; in place.
 
     Args:
         graph: Changed in place.
-        metric: Of its raster.
+        extent: Of its raster: nothing is joined through what is solid.
         bridge_m: Longest gap; between dead ends that point straight at each other, `_STRAIGHT` times as long.
         sides: Also join dead ends with the side of a street; otherwise only such as point straight at each other.
     """
     if not bridge_m:
         return
-    tips = find_tips(graph, metric)
+    tips = find_tips(graph, extent.metric)
     offers = [*_between(tips, graph, bridge_m, _WIDEST_ANGLE if sides else _STRAIGHT_ANGLE)]
     if sides:
         offers += _onto(tips, graph, bridge_m)
@@ -125,6 +126,8 @@ def bridge(graph: Graph, metric: Metric, bridge_m: float, *, sides: bool) -> Non
     pieces: dict[int, list[int]] = {}
     for _, index, other, street, spot in offers:
         if index in used or other in used:
+            continue
+        if extent.is_blocked(tips[index].xy, spot if other is None else tips[other].xy):
             continue
         used |= {index} if other is None else {index, other}
         if other is not None:

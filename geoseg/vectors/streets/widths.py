@@ -45,7 +45,8 @@ def measure(
 
     Returns:
         (p,) int64 line of each profile, ascending, and (p,) float64 its width in metres; NaN where the profile does not
-        start on the street, the street is wider than the rules allow, or another line crosses the profile.
+        start on the street, the street is wider than the rules allow, or another line crosses the profile. What has no
+        data is no street, but in a gap that the surface was closed over.
     """
     at, ahead, of = _stations(lines)
     if not len(at):
@@ -55,6 +56,7 @@ def measure(
     # One metre to the left, in pixels: profiles are straight on the ground, and short.
     aside = (metric.to_pixels(at + across) - metric.to_pixels(at - across)) / 2
     most = max(half * metres for half, metres in zip(prints.core, prints.scale, strict=True)) * 1.5
+    gap = 2 * (len(prints.disc) // 2) * prints.scale[1]  # what the surface was closed over
     halo = math.ceil(most / min(prints.scale)) + 2
     left, right = np.full((2, len(at)), np.nan)
     lattice = np.floor(here / tile).astype(np.int64)
@@ -72,7 +74,7 @@ def measure(
         with lock:
             plane = scores(planes, window, value)[0]
         corner, start = (window.col, window.row), here[group] - 0.5
-        return tuple(_reach(plane, *corner, start, way * aside[group], most) for way in (1, -1))
+        return tuple(_reach(plane, *corner, start, way * aside[group], most, gap) for way in (1, -1))
 
     for group, (one, other) in zip(groups, run(look, range(len(groups)), AT_ONCE), strict=True):
         left[group], right[group] = one, other
@@ -137,24 +139,25 @@ def _along(points: np.ndarray, first: np.ndarray, of: np.ndarray, far: np.ndarra
 
 @njit(cache=True, nogil=True)
 def _reach(
-    plane: np.ndarray, first_col: int, first_row: int, start: np.ndarray, step: np.ndarray, most: float
+    plane: np.ndarray, first_col: int, first_row: int, start: np.ndarray, step: np.ndarray, most: float, gap: float
 ) -> np.ndarray:
     """(n,) float64 metres along straight lines to where a plane falls to half; NaN if it starts lower or never does.
 
     Args:
-        plane: (h, w) uint8 scores; over pixels without data (255) a line goes on, at its side it ends.
+        plane: (h, w) uint8 scores, 255 without data: there a street ends, but for gaps beyond which it goes on.
         first_col: Column of the raster in which the plane begins.
         first_row: Its row.
         start: (n, 2) column and row in the raster, whole at the centres of pixels.
         step: (n, 2) of one metre.
         most: Metres to look.
+        gap: Metres of a gap without data, at most.
     """
     height, width = plane.shape
     level = float(LEVEL)
     out = np.full(len(start), np.nan)
     for k in range(len(start)):
         stride = 0.5 / max(abs(step[k, 0]), abs(step[k, 1]))
-        last, far = 0.0, 0.0
+        last, far, since, side = 0.0, 0.0, 0.0, np.nan
         while far <= most:
             x, y = start[k, 0] + far * step[k, 0], start[k, 1] + far * step[k, 1]
             # Whole numbers are taken off, not the plane's corner: the same rounding wherever the plane begins.
@@ -166,14 +169,24 @@ def _reach(
             right, below = min(max(col + 1, 0), width - 1), min(max(row + 1, 0), height - 1)
             col, row = min(max(col, 0), width - 1), min(max(row, 0), height - 1)
             a, b, c, d = plane[row, col], plane[row, right], plane[below, col], plane[below, right]
-            if max(a, b, c, d) == NODATA:
-                far += stride
-                continue
+            missing = max(a, b, c, d) == NODATA
+            if missing:
+                a, b, c, d = _or_none(a), _or_none(b), _or_none(c), _or_none(d)
             found = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * c + u * d)
-            if found <= level:
+            if found > level:
+                since, side = far, np.nan
+            else:
                 if last > level:
-                    out[k] = far - stride * (level - found) / (last - found)
-                break
+                    side = far - stride * (level - found) / (last - found)
+                if not missing or far - since > gap:
+                    break
             last = found
             far += stride
+        out[k] = side
     return out
+
+
+@njit(cache=True, nogil=True)
+def _or_none(score: int) -> int:
+    """A score; 0 without data."""
+    return 0 if score == NODATA else score
