@@ -53,6 +53,7 @@ def test_a_scene_is_read_as_it_is_where_nothing_is_held_back(scene):
 
 def test_a_scene_of_which_little_is_drawn_is_said_to_be_background(tmp_path, caplog):
     """The rest may be not drawn yet; with the polygons that say where all is drawn, nothing is said."""
+    caplog.set_level(logging.WARNING, "geoseg")
     image = write_raster(tmp_path / "scene.tif", np.full((3, 500, 640), 90, np.uint8))
     few = write_boxes(tmp_path / "few.geojson", [(10, 10, 20, 20), (25, 30, 40, 40)])
     spread = write_boxes(

@@ -11,7 +11,7 @@ from geoseg.vectors.planes import ArrayPlanes
 from geoseg.vectors.streets import find_streets
 from geoseg.vectors.streets.crossings import cross, find_crossings
 from geoseg.vectors.streets.graph import Graph, Street
-from geoseg.vectors.streets.lines import draw_lines
+from geoseg.vectors.streets.lines import draw_lines, keep_inside
 from tests.city import make_city
 from tests.test_streets import _find, _grid, _near, _paint, _placed
 
@@ -149,3 +149,13 @@ def test_what_a_network_paints_along_a_gap_in_the_data_is_no_street():
     network = _find(np.where((labels == 0) & (street == 2), 2, labels).astype(np.uint8))
     assert shapely.length(network.lines).sum() == pytest.approx(np.hypot(150, 150 / 17), abs=3)
     assert network.width_m == pytest.approx(6.0, abs=0.3)
+
+
+def test_a_junction_beside_the_border_stays_within_the_raster():
+    graph = _graph([(-75, 74), (0, 76)], [(0, 76), (75, 74)])
+    metric = Metric(_grid())
+    keep_inside(graph, metric)
+    pixels = metric.to_pixels(np.array(list(graph.nodes.values())))
+    assert pixels.min() >= -1e-6
+    assert graph.streets[0].xy[-1].tolist() == graph.nodes[1].tolist()
+    assert metric.to_pixels(graph.streets[0].xy[-1:])[0] == pytest.approx([150, 0], abs=2)

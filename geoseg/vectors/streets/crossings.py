@@ -62,9 +62,10 @@ def cross(graph: Graph, draw: Callable[[list[Street]], np.ndarray]) -> np.ndarra
             both = numbers[a], numbers[b]
             if untied & set(both):
                 continue
-            if set(graph.streets[both[0]].ends) & set(graph.streets[both[1]].ends):
+            tied = set(graph.streets[both[0]].ends) & set(graph.streets[both[1]].ends)
+            if tied and turn < _ROUNDS - 1:
                 spots = shapely.points(shapely.get_coordinates(shapely.intersection(lines[a], lines[b])))
-                untied.add(_untie(graph, both, spots, _BEHIND_M * 2**turn))
+                untied.add(_untie(graph, both, lines[[a, b]], spots, _BEHIND_M * 2**turn))
             else:
                 apart.append((a, b))
         _cut_all(graph, lines, apart)
@@ -89,17 +90,19 @@ def _cut_all(graph: Graph, lines: np.ndarray, pairs: list[tuple[int, int]]) -> N
         _close_hairs(graph)
 
 
-def _untie(graph: Graph, both: tuple[int, int], spots: np.ndarray, behind: float) -> int:
+def _untie(graph: Graph, both: tuple[int, int], drawn: np.ndarray, spots: np.ndarray, behind: float) -> int:
     """Let that of two streets which makes the larger detour, else the shorter, go straight from their common node.
 
-    Until so many metres behind the last of (k,) shapely Point where they cross. Returns its number.
+    Until so many metres behind the last of (k,) shapely Point where the two lines drawn of them cross. Returns its
+    number.
     """
     (node, *_) = sorted(set(graph.streets[both[0]].ends) & set(graph.streets[both[1]].ends))
     detours = []
-    for number in both:
+    for number, line in zip(both, drawn, strict=True):
         street = graph.streets[number]
-        street = street if street.ends[0] == node else street.reversed()
-        along = shapely.line_locate_point(shapely.LineString(street.xy), spots)
+        if street.ends[0] != node:
+            street, line = street.reversed(), line.reverse()
+        along = shapely.line_locate_point(line, spots)
         last = int(along.argmax())
         far = float(np.hypot(*(shapely.get_coordinates(spots[last])[0] - graph.nodes[node])))
         detours.append((round(float(along[last]) - far, 1), -street.length, number, street, float(along[last])))

@@ -7,6 +7,7 @@ import numpy as np
 import shapely
 from scipy.ndimage import gaussian_filter1d
 
+from geoseg.vectors.metric import Metric
 from geoseg.vectors.streets.extent import Extent
 from geoseg.vectors.streets.graph import Graph, Street
 from geoseg.vectors.streets.tips import Tip, cut_back, find_tips
@@ -40,6 +41,15 @@ def _smooth(street: Street, sigma: float) -> np.ndarray:
     smooth: np.ndarray = straight + gaussian_filter1d(odd, wide, axis=0, mode="wrap")[: len(rest)]
     smooth[[0, -1]] = even[[0, -1]]
     return smooth
+
+
+def keep_inside(graph: Graph, metric: Metric) -> None:
+    """Move nodes that were put beyond the raster's border onto it; in place."""
+    nodes = list(graph.nodes)
+    pixels = metric.to_pixels(np.array([graph.nodes[node] for node in nodes]).reshape(-1, 2))
+    clipped = np.clip(pixels, 0, (metric.grid.width, metric.grid.height))
+    for index in np.flatnonzero((clipped != pixels).any(axis=1)):
+        graph.move(nodes[index], metric.to_metres(clipped[index : index + 1])[0])
 
 
 def reach_ends(graph: Graph, extent: Extent) -> None:

@@ -14,7 +14,7 @@ from geoseg.vectors.streets.crossings import cross, cross_bridges
 from geoseg.vectors.streets.extent import Extent
 from geoseg.vectors.streets.graph import Graph
 from geoseg.vectors.streets.junctions import settle
-from geoseg.vectors.streets.lines import draw_lines, reach_ends
+from geoseg.vectors.streets.lines import draw_lines, keep_inside, reach_ends
 from geoseg.vectors.streets.pruning import contract, drop_small, drop_unseen, prune
 from geoseg.vectors.streets.rules import Footprints, Rules
 from geoseg.vectors.streets.skeleton import TILE, Skeleton, find_skeleton
@@ -95,6 +95,7 @@ def find_streets(
     settle(graph)
     drop_small(graph, rules.min_part_m, rules.min_width_m)
     reach_ends(graph, extent)
+    keep_inside(graph, metric)
     lines = cross(graph, partial(draw_lines, smooth_m=rules.smooth_m, simplify_m=rules.simplify_m))
     profiles = measure(planes, value, metric, prints, lines, tile=tile, run=run)
     return _network(graph, lines, *profiles)
