@@ -13,6 +13,9 @@ from geoseg.windows import Window
 
 _GEOD = Geod(ellps="WGS84")
 
+IN_PIXELS = Affine(1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+"""Of a raster without a transform: x is the column, y falls by 1 from row to row, from 0; as QGIS shows it."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -21,7 +24,7 @@ class Grid:
     shape: tuple[int, int]
     """(height, width)."""
     transform: Affine
-    """From (column, row) of a pixel's upper left corner to CRS coordinates. The identity means: no georeference."""
+    """From (column, row) of a pixel's upper left corner to CRS coordinates; of no georeference: `in_pixels`."""
     crs: str | None
     """WKT of the coordinate reference system, exactly as the file states it, or None."""
 
@@ -44,6 +47,11 @@ class Grid:
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) in CRS units, also of a rotated or south-up grid."""
         return self.window_bounds(self.window)
+
+    @property
+    def in_pixels(self) -> bool:
+        """Whether the transform says nothing: `IN_PIXELS`, or the identity, with rows upwards or control points."""
+        return self.transform.is_identity or self.transform == IN_PIXELS
 
     @property
     def described(self) -> str:

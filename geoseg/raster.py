@@ -116,7 +116,8 @@ def _write_plain(
 ) -> list[tuple[Window, int]]:
     """All cells into a tiled GeoTIFF with overviews, which GDAL can then put in a COG's order; returns checksums."""
     grid, sums = profile.grid, []
-    placed = {} if grid.transform.is_identity else {"transform": grid.transform}
+    points = grid.transform.is_identity and (profile.gcps or profile.rpcs)  # a transform would take their place
+    placed = {} if points else {"transform": grid.transform}
     with rasterio.open(
         path, "w", driver="GTiff", height=grid.height, width=grid.width, count=len(profile.bands), dtype=profile.dtype,
         nodata=profile.nodata, crs=parse_crs(grid.crs), tiled=True, blockxsize=BLOCK, blockysize=BLOCK,

@@ -183,3 +183,5 @@ KINDS: dict[str, Callable[[Path], Made]] = {
     "RPCs": lambda folder: placed(folder, rpcs=RPCS),
 }
 """What may come, by name."""
+UNPLACED = ("png", "nothing")
+"""Those that say nothing of where they lie."""

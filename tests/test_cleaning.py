@@ -1,6 +1,7 @@
 """Cleaning of class rasters: small patches, holes, ragged edges; the same however the raster is read."""
 
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -136,6 +137,28 @@ def test_a_hole_of_any_class_and_over_many_rows():
     assert np.array_equal(kept, labels)
 
 
+@settings(deadline=None)
+@given(label_arrays, st.sampled_from(["min_pixels", "fill_pixels"]), st.sampled_from([1, 2**31, 10**30]))
+def test_limits_beyond_the_raster_mean_all(labels, name, more):
+    whole = cleaned(labels, (1, 2), **{name: labels.size + 1})
+    assert np.array_equal(cleaned(labels, (1, 2), **{name: labels.size + more}), whole)
+
+
+@pytest.mark.parametrize("cleaning", [{"min_pixels": 1500}, {"fill_pixels": 10**9}])
+def test_memory_follows_what_is_looked_at_not_the_limit(cleaning):
+    labels = np.zeros((4000, 500), np.uint8)
+    labels[1:-1:4, 1:-1:4] = 1
+    labels[:, 100] = 2  # large wherever it is seen from
+    source = planes(labels)
+    tracemalloc.start()
+    found = clean(source, (1, 2), Cleaning(**cleaning))
+    assert tracemalloc.get_traced_memory()[1] < 4 * labels.size  # all of it would be ten times as much
+    tracemalloc.stop()
+    kept = found.labels(source.grid.window)
+    assert np.array_equal(kept == 2, labels == 2)
+    assert (kept == 1).any() == ("fill_pixels" in cleaning)
+
+
 def test_majority():
     labels = picture("00000 00100 00000 11111 11011 11111 1111# 11111")
     expected = picture("00000 00000 00000 11111 11111 11111 1111# 11111")
@@ -166,6 +189,8 @@ def test_pixels_of_an_area():
     metric = Metric(Grid(shape=(10, 10), transform=Affine.identity(), crs=None), 0.5)
     assert pixels_below(2.5, metric) == 10
     assert pixels_below(2.51, metric) == 11
+    assert pixels_below(25, metric) == 100
+    assert pixels_below(25.1, metric) == pixels_below(1e300, metric) == 101  # more than there are
 
 
 def test_windows_and_probabilities_of_the_copy():

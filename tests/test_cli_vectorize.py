@@ -240,6 +240,22 @@ def test_only_what_lies_in_the_area_of_interest(run, files, tmp_path):
         assert done.stderr.endswith(f"{says}\n"), name
 
 
+def test_parquet_of_our_own_is_read_back(run, files, tmp_path):
+    pytest.importorskip("pyarrow")
+    run("town.tif", "-q")
+    run("town.tif", "-q", "-o", "town.parquet")
+    evaluate = CliRunner().invoke(geoseg, ["evaluate", "town.gpkg", "town_buildings.parquet", "--json"])
+    scores = json.loads(evaluate.stdout)["classes"]
+    assert list(scores) == ["building"]
+    assert scores["building"]["objects"]["f1"] == 1
+    evaluate = CliRunner().invoke(geoseg, ["evaluate", "town_roads.parquet", "town.gpkg", "--json"])
+    assert list(json.loads(evaluate.stdout)["classes"]) == ["road"]
+    done = run("town.tif", "--aoi", "town_buildings.parquet", "-q", "--json", "-o", "part.gpkg")
+    assert json.loads(done.stdout)["features"] == dict(
+        buildings=2, road_surfaces=0, roads=0, road_nodes=0, **{"water, ice": 0}
+    )
+
+
 def test_other_formats_have_a_file_for_each_layer(run, files, tmp_path):
     done = run("town.tif", "-o", "v.fgb", "--classes", "building,road")
     assert done.stdout.split() == ["v_buildings.fgb", "v_road_surfaces.fgb", "v_roads.fgb", "v_road_nodes.fgb"]
@@ -259,6 +275,41 @@ def test_probabilities_of_another_raster_are_refused(run, files, tmp_path):
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "400x300" in done.stderr
     assert not (tmp_path / "other.gpkg").exists()
+
+
+@pytest.mark.parametrize(
+    "limit", [["--min-area-m2"], ["--min-hole-m2"], ["--min-hole-m2", "1e9", "--raw", "--min-area-m2"]]
+)
+def test_limits_beyond_the_raster_mean_all(run, files, limit):
+    counts = {}
+    for value in ("2e4", "1e9", "1e30"):  # the raster has 10 800 square metres
+        done = run("town.tif", *limit, value, "--json", "-q", "-o", f"{value}.gpkg")
+        assert (done.exit_code, done.stderr) == (0, ""), value
+        counts[value] = json.loads(done.stdout)["features"]
+    assert counts["1e9"] == counts["1e30"] == counts["2e4"]
+    left = [counts["2e4"][layer] for layer in ("buildings", "water, ice")]
+    assert left == ([2, 1] if limit == ["--min-hole-m2"] else [0, 0])
+
+
+def test_bands_that_are_no_probabilities_are_refused(run, tmp_path):
+    rng = np.random.default_rng(0)
+    place = {"crs": GRID.crs, "transform": GRID.transform}
+    labels = write_foreign(tmp_path / "a.tif", np.ones((1, 300, 400), np.uint8), **place)
+    shares = np.round(254 * np.moveaxis(rng.dirichlet((1, 1), (300, 400)), -1, 0)).astype(np.uint8)
+    alpha = np.stack([rng.integers(0, 255, (300, 400)), np.full((300, 400), 255)]).astype(np.uint8)
+    partly = np.full_like(shares, 255)
+    partly[:, 200:203, 200:210] = alpha[:, :3, :10]  # only there is data
+    nothing = np.full_like(shares, 255)
+    for name, bands, code in (
+        ("shares", shares, 0),
+        ("nothing", nothing, 0),
+        ("alpha", alpha, 1),
+        ("partly", partly, 1),
+    ):
+        path = write_foreign(tmp_path / f"{name}.tif", bands, **place)
+        done = run(labels, "--probabilities", path, "--values", "1=water", "-o", tmp_path / f"{name}.gpkg", "-q")
+        assert done.exit_code == code, (name, done.stderr)
+        assert ("its bands do not sum to 254" in done.stderr) == bool(code)
 
 
 def test_help_tells_the_defaults():
@@ -307,6 +358,62 @@ def test_values_can_be_named(run, tmp_path):
     assert json.loads(done.stdout)["features"] == {"buildings": 1, "water": 0}
 
 
+def test_value_0_is_outlined_if_it_is_given_a_name_of_its_own(run, tmp_path):
+    foreign = write_foreign(tmp_path / "a.tif", np.array([[[0, 0, 1], [0, 0, 2]]], np.uint8))
+    done = run(foreign, "--values", "0=water,1=building", "--kinds", "water=area", "--json", "-q", "--raw")
+    assert json.loads(done.stdout)["features"] == {"water": 1, "buildings": 1}
+    for name in ("background", "No Data", "un-labelled", "other"):
+        done = run(foreign, "--values", f"0={name},1=building", "--json", "-q", "--raw", "--overwrite")
+        assert json.loads(done.stdout)["features"] == {"buildings": 1}
+    done = run(foreign, "--values", "0=other,1=building", "--classes", "other", "--json", "-q", "--raw", "--overwrite")
+    assert json.loads(done.stdout)["features"] == {"other": 1}
+    done = run(foreign, "--values", "1=other", "--json", "-q", "--raw", "--overwrite")
+    assert json.loads(done.stdout)["features"] == {"other": 1}
+    none = write_foreign(tmp_path / "b.tif", np.array([[[0, 0, 1]]], np.uint8), nodata=0)
+    done = run(none, "--values", "0=water,1=building", "--json", "--raw")
+    assert f"Warning: {none} has no pixel of value 0 (water).\n" in done.stderr
+    assert "(background)" not in run(none, "--values", "0=background,1=building", "--raw", "--overwrite").stderr
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [
+        ("uint8", 77),
+        ("int8", -7),
+        ("int16", -9999),
+        ("uint16", 65535),
+        ("int32", -(2**31)),
+        ("uint32", 2**32 - 1),
+        ("int64", -9999),
+        ("float32", np.nan),
+        ("float32", float(np.finfo(np.float32).min)),
+        ("float64", -9999.5),
+    ],
+)
+def test_whole_numbers_of_any_type_give_the_same_bytes(run, tmp_path, monkeypatch, dtype, nodata):
+    monkeypatch.setattr("geoseg.vectors.classes._CONVERTED", 700)  # several pieces of a strip
+    labels, _ = town()
+    labels[100:130, 150:260] = 255
+    place = {"crs": GRID.crs, "transform": GRID.transform, "tiled": True, "blockxsize": 16, "blockysize": 16}
+    for folder, type_, missing in (("whole", "uint8", 255), ("twin", dtype, nodata)):
+        (tmp_path / folder).mkdir()
+        stored = np.where(labels == 255, np.array(missing, type_), labels.astype(type_))
+        write_foreign(tmp_path / folder / "a.tif", stored[None], nodata=missing, **place)
+        monkeypatch.chdir(tmp_path / folder)
+        done = run("a.tif", "--values", "1=building,2=road,3=water")
+        assert (done.exit_code, done.stderr) == (0, "")
+    assert (tmp_path / "twin/a.gpkg").read_bytes() == (tmp_path / "whole/a.gpkg").read_bytes()
+
+
+def test_nan_has_no_data_even_where_nothing_states_so(run, tmp_path):
+    labels = np.ones((1, 20, 20), np.float32)
+    labels[0, :, 10:] = np.nan
+    done = run(write_foreign(tmp_path / "a.tif", labels), "--raw", "--json", "-q")
+    assert json.loads(done.stdout)["features"] == {"class_1": 1}
+    labels[0, :, 5:10] = 255
+    assert "255 beside those of its nodata value nan" in run(write_foreign(tmp_path / "b.tif", labels), "-q").stderr
+
+
 def test_more_values_than_a_class_raster_has_can_be_outlined_by_name(run, tmp_path):
     picture = write_foreign(tmp_path / "a.tif", np.arange(256, dtype=np.uint8).reshape(1, 16, 16))
     assert "Name those to outline with --values" in run(picture, "-q").stderr
@@ -336,8 +443,9 @@ def test_values_that_cannot_be_named_so(run, tmp_path, values, says):
 @pytest.mark.parametrize("how", ["cut", "overwritten"])
 def test_a_damaged_raster_is_told_with_its_rows(run, tmp_path, damaged, how):
     noise = np.random.default_rng(0).integers(0, 3, (3, 256, 256)).astype(np.uint8)
+    shares = np.stack([*noise[:2], 254 - noise[0] - noise[1]])
     blocks = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate", "interleave": "pixel"}
-    for name, array in (("town.tif", noise[:1]), ("p.tif", noise)):
+    for name, array in (("town.tif", noise[:1]), ("p.tif", shares)):
         write_foreign(tmp_path / name, array, **blocks, crs=GRID.crs, transform=GRID.transform)
     with rasterio.open(damaged) as src:
         offset = int(src.get_tag_item("BLOCK_OFFSET_1_2", "TIFF", bidx=1))
@@ -372,12 +480,16 @@ def test_slips_in_the_output_are_told_before_the_raster_is_read(run, output, cod
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((1, 4, 4), np.float32), "1 band of float32"),
+        (np.zeros((1, 4, 4), np.complex64), "complex numbers"),
+        (np.full((1, 4, 4), 0.5, np.float32), "the value 0.5, which is no class"),
+        (np.full((1, 4, 4), np.inf, np.float32), "the value inf, which is no class"),
+        (np.full((1, 4, 4), -5, np.int16), "the value -5, which is no class. Expected whole numbers from 0 to 254"),
+        (np.full((1, 4, 4), 256, np.uint16), "the value 256, which is no class"),
         (np.zeros((3, 4, 4), np.uint8), "3 bands of uint8"),
         (np.arange(256, dtype=np.uint8).reshape(1, 16, 16), "256 different values"),
         (np.zeros((1, 4, 4), np.uint8), "nothing but background"),
     ],
-    ids=["float", "picture", "grey picture", "empty"],
+    ids=["complex", "fractions", "infinite", "negative", "too large", "picture", "grey picture", "empty"],
 )
 def test_what_is_no_class_raster_is_refused(run, tmp_path, array, message):
     done = run(write_foreign(tmp_path / "a.tif", array), "-q")

@@ -1,5 +1,7 @@
 """Features: what is valid in metres is valid in the raster's CRS."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
@@ -13,6 +15,7 @@ from geoseg.vectors.metric import Metric
 from geoseg.vectors.options import OutlineOptions
 from geoseg.vectors.patches import trace
 from geoseg.vectors.planes import ArrayPlanes
+from geoseg.vectors.walls import fit_walls
 
 COUNT = 60
 
@@ -50,6 +53,22 @@ def test_a_corner_on_the_wall_of_another_building_stays_on_it(epsg):
     assert (shared_m2(outliner, placed) <= 0.001).all()
     assert shapely.is_valid(placed).all()
     assert placed[1:].tolist() == shapely.transform(shapes, outliner.metric.to_crs)[1:].tolist()  # the larger gives way
+
+
+def test_equal_directions_are_equal_numbers(monkeypatch):
+    """A direction just below 90 degrees is that of 0: rounded, it must not become another number."""
+    labels = np.zeros((40, 120), np.uint8)
+    for col in (10, 50, 90):
+        labels[10:30, col : col + 20] = 1
+    grid = Grid(labels.shape, Affine(0.5, 0, 500_000, 0, -0.5, 6_200_000), CRS.from_epsg(32637).to_wkt())
+    planes = ArrayPlanes(labels, grid, {0: "background", 1: "building"})
+
+    def turned(*args, **options):
+        return replace(fit_walls(*args, **options), angle=np.array([0.02, 89.94, 89.96]))
+
+    monkeypatch.setattr("geoseg.vectors.features.fit_walls", turned)
+    found = Outliner(planes, Metric(grid), OutlineOptions())._buildings(1, "building")
+    assert found["angle_deg"].tolist() == [0.0, 89.9, 0.0]
 
 
 def shared_m2(outliner, placed):

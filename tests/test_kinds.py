@@ -3,7 +3,7 @@
 import pytest
 
 from geoseg.errors import UsageError
-from geoseg.vectors.kinds import kinds_of
+from geoseg.vectors.kinds import is_background, kinds_of
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,20 @@ def test_unknown_classes_and_kinds_are_refused():
         UsageError, match=r"'rode' is no kind. Did you mean 'road'\? Expected one of building, road, area"
     ):
         kinds_of(["road"], {"road": "rode"})
+
+
+@pytest.mark.parametrize(
+    ("name", "is_none"),
+    [
+        ("background", True),
+        ("Background ", True),
+        ("no_data", True),
+        ("Unlabelled", True),
+        ("Others", True),
+        ("water", False),
+        ("other roads", False),
+        ("", False),
+    ],
+)
+def test_names_of_no_class(name, is_none):
+    assert is_background(name) == is_none

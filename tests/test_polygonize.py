@@ -14,6 +14,7 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from geoseg.errors import SceneError, UsageError
+from geoseg.grid import IN_PIXELS
 from geoseg.vectors import polygonize
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -44,7 +45,7 @@ def scratch(tmp_path_factory):
 def burn(frames, shape, transform=None):
     """The labels that polygons stand for, 0 elsewhere."""
     pairs = [pair for frame in frames.values() for pair in zip(frame.geometry, frame["class"], strict=True)]
-    transform = transform or Affine.identity()
+    transform = transform or IN_PIXELS
     return rasterize(pairs, shape, transform=transform, dtype=np.uint8) if pairs else np.zeros(shape, np.uint8)
 
 

@@ -127,6 +127,13 @@ def test_control_points_move_along(tmp_path):
         assert coarse.grid.transform.is_identity
 
 
+def test_without_a_georeference_it_lies_on_the_scene_too(tmp_path):
+    path = write(tmp_path / "plain.tif", pixels(shape=(8, 8)), crs=None, transform=None)
+    with Scene.open(path) as plain, opened(path, Factor(shrink=2)) as coarse:
+        assert coarse.grid.shape == (4, 4)
+        assert coarse.grid.bounds == plain.grid.bounds == (0, -8, 8, 0)
+
+
 def test_a_stack_and_its_source(scene):
     path, _ = scene
     with Resampled(Stack([Scene.open(path), Scene.open(path)]), Factor(shrink=3)) as resampled:

@@ -168,6 +168,8 @@ def test_a_crs_in_other_words_is_the_same(tmp_path):
 def test_files_without_a_georeference(tmp_path):
     first, second = (plain(tmp_path, suffix=f"{i}.png", driver="PNG", crs=None, transform=None).path for i in "ab")
     stacked(first, second).close()
+    stated = write(tmp_path / "identity.tif", pixels(), crs=None, transform=Affine.identity())
+    stacked(first, stated).close()
     for name, points in (("a.tif", GCPS), ("b.tif", GCPS[:3])):
         path = plain(tmp_path, crs=None, transform=None).path.rename(tmp_path / name)
         with rasterio.open(path, "r+") as dst:

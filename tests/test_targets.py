@@ -2,11 +2,13 @@
 
 import logging
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import pytest
 import shapely
@@ -19,6 +21,7 @@ from geoseg.errors import LabelsError, UsageError
 from geoseg.grid import Grid
 from geoseg.targets import PixelPolygons, is_vector_file, labelled_area, read_labels
 from geoseg.targets.burning import pixel_polygons
+from geoseg.targets.files import layer_kinds
 from geoseg.windows import Window
 
 UTM = "EPSG:32637"
@@ -325,6 +328,46 @@ def test_vector_files_are_told_by_content(tmp_path):
     raster.write_bytes(b"neither")
     with pytest.raises(LabelsError, match=r"raster.gpkg is no vector file, whatever its ending .gpkg says"):
         is_vector_file(raster)
+
+
+def test_geoparquet_is_read_as_any_other_format(tmp_path):
+    pytest.importorskip("pyarrow")
+    grid = make_grid()
+    corner = Polygon([(0, 0, 7), (10, 0, 7), (10, 10, 7), (0, 0, 7)])
+    shapes = [on_ground(grid, shape) for shape in (box(0, 0, 10, 10), corner)]
+    columns = {"kind": ["road", "building"], "n": [1, 2]}
+    path = write(tmp_path / "a.gpkg", shapes, **columns)
+    frame = gpd.GeoDataFrame(columns, geometry=shapes, crs=UTM).set_index("kind").to_crs(4326)
+    (tmp_path / "year=2020").mkdir()  # no field
+    frame.to_parquet(tmp_path / "year=2020/a.parquet")
+    frame.rename_geometry("shape").reset_index().to_parquet(tmp_path / "b.parquet")
+    wanted = read_labels(path, grid=grid, class_names=CLASSES)
+    for other in (tmp_path / "year=2020/a.parquet", tmp_path / "b.parquet"):
+        assert is_vector_file(other)
+        found = read_labels(other, grid=grid, class_names=CLASSES)
+        assert found.present == wanted.present == ("building", "road")
+        assert np.array_equal(found.target(grid.window), wanted.target(grid.window))
+        assert np.array_equal(
+            labelled_area(other, grid).valid(grid.window), labelled_area(path, grid).valid(grid.window)
+        )
+        assert list(layer_kinds(other)) == [other.stem]
+        with pytest.raises(UsageError, match=r"layer='c' is not in .\.parquet"):
+            read_labels(other, grid=grid, class_names=CLASSES, layer="c")
+
+
+def test_parquet_that_cannot_be_read(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    grid = make_grid()
+    frame = gpd.GeoDataFrame({"n": [1]}, geometry=[on_ground(grid, box(0, 0, 10, 10))], crs=UTM)
+    frame.to_parquet(tmp_path / "a.parquet")
+    pd.DataFrame({"n": [1]}).to_parquet(tmp_path / "table.parquet")
+    (tmp_path / "half.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:900])
+    for name, message in (("table", "it is no GeoParquet"), ("half", "half.parquet cannot be read")):
+        with pytest.raises(LabelsError, match=message):
+            labelled_area(tmp_path / f"{name}.parquet", grid)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UsageError, match=r"a.parquet needs pyarrow.*geoseg\[parquet\]"):
+        labelled_area(tmp_path / "a.parquet", grid)
 
 
 def test_labelled_area(tmp_path):

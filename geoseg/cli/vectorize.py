@@ -51,8 +51,8 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
     multiple=True,
     callback=value_names,
     metavar="VALUE=CLASS,...",
-    help="What the values of the raster mean: 1=building,2=road. Others are not outlined.  [default: its own names, or "
-    "class_1, class_2, ...]",
+    help="What the values of the raster mean: 1=building,2=road. Others are not outlined, nor is 0 if called "
+    "background, nodata, other or the like.  [default: its own names, or class_1, class_2, ...]",
 )
 @click.option(
     "--classes",

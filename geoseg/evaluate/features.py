@@ -9,16 +9,13 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
-from shapely.errors import GEOSException
 
 from geoseg.errors import LabelsError, UsageError
 from geoseg.targets.classes import column_named, no_column
-from geoseg.targets.files import REVIEW, reason, warnings_logged
+from geoseg.targets.files import REVIEW, opened
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +128,7 @@ def read_predicted(path: Path, layer: str | None = None) -> list[gpd.GeoDataFram
     """The layers of a prediction, as they are: invalid polygons are what is to be counted, and none is an answer, too.
 
     Args:
-        path: GeoPackage, GeoJSON, FlatGeobuf or Shapefile, known to be one by its first bytes.
+        path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet.
         layer: The layer to read; all of polygons or lines when None.
 
     Returns:
@@ -141,22 +138,12 @@ def read_predicted(path: Path, layer: str | None = None) -> list[gpd.GeoDataFram
         LabelsError: If the file cannot be read.
         UsageError: If there is no such layer.
     """
-    source = str(path.absolute())  # only an absolute path is sure to be taken for a file
-    try:
-        with warnings_logged(path):
-            found = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
+    with opened(path) as file:
+        found = file.kinds()
         if layer is not None and layer not in found:
             raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(found)}.")
-        wanted = [layer] if layer else [name for name, kind in found.items() if "Point" not in kind and name != REVIEW]
-        frames = []
-        for name in wanted:
-            frame = pyogrio.read_dataframe(source, layer=name, fid_as_index=True, force_2d=True, on_invalid="fix")
-            frame.attrs["layer"] = name
-            frames.append(frame)
-    except (DataSourceError, DataLayerError, GEOSException) as err:
-        raise LabelsError(
-            f"{path} cannot be read ({reason(err)}). Expected a GeoPackage, GeoJSON or the like."
-        ) from err
+        drawn = [name for name, kind in found.items() if "Point" not in kind and name != REVIEW]
+        frames = [file.read(name) for name in ([layer] if layer else drawn)]
     return [_drawn(frame) for frame in frames]
 
 

@@ -61,8 +61,8 @@ def place(path: str, scene: Scene, predicted: Placed) -> Placed:
         LabelsError: With both grids, if it does not.
     """
     grid, other = predicted.scene.grid, scene.grid
-    if grid.shape == other.shape and other.crs is None and other.transform.is_identity:
-        if not grid.transform.is_identity:
+    if grid.shape == other.shape and other.crs is None and other.in_pixels:
+        if not grid.in_pixels:
             log.warning("%s has no georeference: it is laid on %s pixel by pixel", path, predicted.path)
         return Placed(path, scene)
     row, col, drift = grid.place_of(other)

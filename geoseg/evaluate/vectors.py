@@ -48,7 +48,8 @@ def evaluate_vectors(
     Args:
         predicted: GeoPackage of `geoseg vectorize` or another vector file. A feature's class is told by `name` beside a
             numeric `class`, by `class`, or by the layer's name; failing that polygons are buildings and lines roads.
-        reference: GeoPackage, GeoJSON, FlatGeobuf or Shapefile in any CRS; classes as in `geoseg.targets.read_labels`.
+        reference: GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet in any CRS; classes as in
+            `geoseg.targets.read_labels`.
         classes: The classes to score; by default those that both have.
         class_field: Field of the reference that holds class names.
         layer: Layer of the reference.

@@ -25,6 +25,7 @@ from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.scene.bands import Band, choose_bands
 from geoseg.scene.base import Opened, Source
+from geoseg.scene.georeference import grid_of
 from geoseg.scene.opening import check_blocks, door, driver_for, is_remote, options_for, reading_options
 from geoseg.windows import Window
 
@@ -118,14 +119,9 @@ class Scene(Opened):
 
     @cached_property
     def grid(self) -> Grid:
-        """Shape, transform and CRS. The transform is the identity where none is given, beside GCPs and RPCs too."""
+        """Shape, transform and CRS, as `grid_of` has them: without a transform, the scene lies where QGIS shows it."""
         with door(self.path, "has an unusable georeference", self._gdal):
-            crs = self._dataset.crs
-            return Grid(
-                shape=self._dataset.shape,
-                transform=self._dataset.transform,
-                crs=crs.to_wkt(version="WKT2_2019") if crs else None,
-            )
+            return grid_of(self._dataset)
 
     @property
     def source(self) -> SceneSource:
@@ -194,7 +190,9 @@ class Scene(Opened):
             # Masks, world files and .aux.xml decide pixels and georeference, too.
             names = [] if is_remote(self.path) else sorted(self._dataset.files)
             files = {Path(name).name: Path(os.fsdecode(name.encode())).stat() for name in names}
-        return {
+        # What was begun when such a scene lay elsewhere (its rows upwards) does not go on.
+        placed = {"transform": list(self.grid.transform[:6])} if self.grid.in_pixels else {}
+        return placed | {
             "path": self.source.path,  # equal names of equal size and age are met in folders of dates
             "shape": list(self.grid.shape),
             "dtype": self.dtype.name,
@@ -215,7 +213,7 @@ class Scene(Opened):
             "is placed by RPCs: they are carried to the output, all else is in pixels": (
                 self.rpcs and grid.transform.is_identity
             ),
-            "has a CRS but no transform: its georeference is incomplete": grid.crs and grid.transform.is_identity,
+            "has a CRS but no transform: its georeference is incomplete": grid.crs and grid.in_pixels,
             f"has a CRS in degrees and bounds that are none ({left:.6g}, {bottom:.6g}, {right:.6g}, {top:.6g})": (
                 dataset.crs and dataset.crs.is_geographic and max(map(abs, grid.bounds)) > _FURTHEST_DEGREE
             ),

@@ -121,8 +121,8 @@ class Resampled(OpenedScenes):
         """Of the new pixels. The last row and column may reach beyond the scene."""
         pixels, grid = self.factor.pixels, self.scene.grid
         shape = (math.ceil(grid.height / pixels), math.ceil(grid.width / pixels))
-        placed = grid.crs is not None or not grid.transform.is_identity
-        return Grid(shape, grid.transform @ Affine.scale(pixels) if placed else grid.transform, grid.crs)
+        points = grid.transform.is_identity and (self.scene.gcps or self.scene.rpcs)  # which say where it lies
+        return Grid(shape, grid.transform if points else grid.transform @ Affine.scale(pixels), grid.crs)
 
     @property
     def source(self) -> ResampledSource:

@@ -168,7 +168,7 @@ def _crs_name(wkt: str | None) -> str:
 
 def _shift(a: Grid, b: Grid) -> float:
     """Pixels of `a` by which a corner of it lies elsewhere in `b`, at most; infinity where that has no answer."""
-    if a.transform == b.transform:
+    if a.transform == b.transform or (a.in_pixels and b.in_pixels):
         return 0.0
     if a.transform.is_degenerate:
         return math.inf
@@ -179,7 +179,7 @@ def _shift(a: Grid, b: Grid) -> float:
 
 def _points(scene: Scene) -> tuple[Any, ...]:
     """What places a scene without a transform, to compare it by."""
-    if not scene.grid.transform.is_identity:
+    if not (scene.grid.transform.is_identity and (scene.gcps or scene.rpcs)):
         return ()
     points, crs = scene.gcps or ([], None)
     return [(point.row, point.col, point.x, point.y, point.z) for point in points], crs, scene.rpcs

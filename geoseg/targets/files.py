@@ -6,6 +6,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from shapely.errors import GEOSException
 
 from geoseg.errors import LabelsError, UsageError
 from geoseg.targets.burning import MULTIPOLYGON, POLYGON
+from geoseg.targets.parquet import parquet_kind, read_parquet
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +30,11 @@ _FORMATS = {
     b"SQLite format 3\0": "GPKG",
     b"\x00\x00\x27\x0a": "ESRI Shapefile",
     b"fgb\x03": "FlatGeobuf",
+    b"PAR1": "Parquet",
 }
 """First bytes of the accepted binary formats; GeoJSON is told by its first brace."""
-_FORMAT_NAMES = "GeoPackage, GeoJSON, FlatGeobuf or Shapefile"
-_ENDINGS = (".gpkg", ".geojson", ".fgb", ".shp")
+_FORMAT_NAMES = "GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet"
+_ENDINGS = (".gpkg", ".geojson", ".fgb", ".shp", ".parquet")
 _PICTURES = (b"II", b"MM", b"\x89PNG", b"\xff\xd8", b"\x00\x00\x00\x0cjP")
 """First bytes of TIFF, PNG, JPEG and JPEG 2000."""
 REVIEW = "review"
@@ -64,15 +67,60 @@ def layer_kinds(path: Path) -> dict[str, str]:
 
     Raises:
         LabelsError: If the file cannot be read.
+        UsageError: If it needs a library that is not installed.
     """
-    if _sniff(path) is None:
+    with opened(path) as file:
+        return file.kinds()
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFile:
+    """A file of an accepted format."""
+
+    path: Path
+    """Absolute: only then is it sure to be taken for a file, not for a connection string."""
+    driver: str
+    """Of OGR, but for Parquet."""
+
+    def kinds(self) -> dict[str, str]:
+        """The type of geometry of each layer that has one, by name."""
+        if self.driver == "Parquet":
+            return {self.path.stem: parquet_kind(self.path)}
+        # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
+        return {str(name): str(kind) for name, kind in pyogrio.list_layers(self.path) if kind is not None}
+
+    def read(self, layer: str) -> gpd.GeoDataFrame:
+        """The features of a layer as they are, in two dimensions, their ids as index; the layer's name in `attrs`."""
+        if self.driver == "Parquet":
+            frame = read_parquet(self.path)
+        elif (found := pyogrio.read_info(self.path, layer=layer)["driver"]) != self.driver:
+            raise DataSourceError(f"it is {found}, not {self.driver}")
+        else:
+            # "fix" closes open rings, which OGR warns of; what else is wrong with a ring is found and treated later.
+            frame = pyogrio.read_dataframe(self.path, layer=layer, fid_as_index=True, force_2d=True, on_invalid="fix")
+        frame.attrs["layer"] = layer
+        return frame
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[VectorFile]:
+    """A vector file. What goes wrong in the block is told of it, and GDAL's warnings become one line of the log each.
+
+    Raises:
+        LabelsError: If it is none, or cannot be read.
+        UsageError: If it needs a library that is not installed.
+    """
+    if (driver := _sniff(path)) is None:
         raise LabelsError(f"{path} is no vector file of an accepted format. Expected {_FORMAT_NAMES}.")
     try:
-        with warnings_logged(path):
-            # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
-            return {str(name): str(kind) for name, kind in pyogrio.list_layers(path.absolute()) if kind is not None}
-    except (DataSourceError, DataLayerError) as err:
-        raise LabelsError(f"{path} cannot be read ({reason(err)}). Expected {_FORMAT_NAMES}.") from err
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", RuntimeWarning)
+            yield VectorFile(path.absolute(), driver)
+    except (DataSourceError, DataLayerError, GEOSException) as err:
+        reason = str(err).rpartition("; ")[2]  # without the statements of SQL that GDAL tried
+        raise LabelsError(f"{path} cannot be read ({reason}). Expected {_FORMAT_NAMES}.") from err
+    for message in dict.fromkeys(str(warning.message).split(". ")[0] for warning in said):
+        log.warning("%s: %s", path, message)
 
 
 def read_layers(
@@ -86,7 +134,7 @@ def read_layers(
     """One frame of usable features for each layer that has any, its name in `attrs`.
 
     Args:
-        path: GeoPackage, GeoJSON, FlatGeobuf or Shapefile.
+        path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet.
         layer: The layer to read; all layers with a geometry when None.
         invalid_geometry: Refuse invalid polygons, make them valid, or leave them out. None: refuse them, of a file that
             has no options of its own.
@@ -98,24 +146,13 @@ def read_layers(
 
     Raises:
         LabelsError: If the file cannot be read or has no polygons and no lines, or points among them.
-        UsageError: If `layer` names nothing there is.
+        UsageError: If `layer` names nothing there is, or the file needs a library that is not installed.
     """
-    driver = _sniff(path)
-    if driver is None:
-        raise LabelsError(f"{path} is no vector file of an accepted format. Expected {_FORMAT_NAMES}.")
-    # Only an absolute path is sure to be taken for a file, not for a connection string.
-    source = str(path.absolute())
-    try:
-        with warnings_logged(path):
-            # Tables without a geometry (QGIS keeps styles in one) are no layers of labels.
-            found = {str(name): str(kind) for name, kind in pyogrio.list_layers(source) if kind is not None}
-            layers = list(found)
-            if layer is not None and layer not in layers:
-                raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(layers)}.")
-            wanted = [layer] if layer else _chosen(found, path, lines)
-            frames = [_read_layer(source, driver, name) for name in wanted]
-    except (DataSourceError, DataLayerError, GEOSException) as err:
-        raise LabelsError(f"{path} cannot be read ({reason(err)}). Expected {_FORMAT_NAMES}.") from err
+    with opened(path) as file:
+        found = file.kinds()
+        if layer is not None and layer not in found:
+            raise UsageError(f"layer={layer!r} is not in {path.name}. Expected one of {', '.join(found)}.")
+        frames = [file.read(name) for name in ([layer] if layer else _chosen(found, path, lines))]
     frames = [_usable(frame, path, invalid_geometry) for frame in frames]
     frames = [frame for frame in frames if len(frame)]
     if not frames and not empty:
@@ -154,30 +191,6 @@ def _chosen(layers: dict[str, str], path: Path, lines: bool) -> list[str]:
         return list(layers)
     log.info("%s: layers without polygons (%s) are left aside", path, ", ".join(flat))
     return [name for name in layers if name not in flat]
-
-
-@contextmanager
-def warnings_logged(path: Path) -> Iterator[None]:
-    """GDAL's warnings become one line of the log each."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", RuntimeWarning)
-        yield
-    for message in dict.fromkeys(str(warning.message).split(". ")[0] for warning in said):
-        log.warning("%s: %s", path, message)
-
-
-def reason(err: Exception) -> str:
-    """What GDAL says was wrong, without the statements of SQL that it tried."""
-    return str(err).rpartition("; ")[2]
-
-
-def _read_layer(source: str, driver: str, layer: str) -> gpd.GeoDataFrame:
-    if (found := pyogrio.read_info(source, layer=layer)["driver"]) != driver:
-        raise DataSourceError(f"it is {found}, not {driver}")
-    # "fix" closes open rings, which OGR warns of; whatever else is wrong with a ring is found and treated later.
-    frame = pyogrio.read_dataframe(source, layer=layer, fid_as_index=True, force_2d=True, on_invalid="fix")
-    frame.attrs["layer"] = layer
-    return frame
 
 
 def _usable(frame: gpd.GeoDataFrame, path: Path, invalid_geometry: InvalidGeometry | None) -> gpd.GeoDataFrame:

@@ -82,7 +82,7 @@ def read_labels(
     are left aside where the file has layers of polygons, too, and no width is given.
 
     Args:
-        path: GeoPackage, GeoJSON, FlatGeobuf or Shapefile.
+        path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet.
         grid: Where pixels lie. Without a CRS on one side, coordinates are taken as they are if the extents overlap.
         class_names: Two classes or more, the background first.
         class_field: The field that holds class names.
@@ -139,7 +139,7 @@ def labelled_area(path: str | os.PathLike[str], grid: Grid, *, what: str = "the 
     """Read the polygons within which labels are complete, or those of an area of interest.
 
     Args:
-        path: GeoPackage, GeoJSON, FlatGeobuf or Shapefile.
+        path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile or GeoParquet.
         grid: Where pixels lie.
         what: It is, for messages.
 

@@ -35,9 +35,12 @@ def on_grid(frames: Sequence[gpd.GeoDataFrame], path: Path, grid: Grid, *, what:
     left, bottom, right, top = bounds = shapely.total_bounds(np.concatenate(placed))
     west, south, east, north = grid.bounds
     if not (left < east and right > west and bottom < north and top > south):
+        way_out = "Check the file's CRS."
+        if grid.crs is None and grid.in_pixels and -bottom > south and -top < north:
+            way_out = "Its y has the other sign: multiply it by -1, in QGIS with 'Affine transform', scale factor y."
         raise LabelsError(
             f"{path} lies outside the scene: it spans {_extent(bounds)}, the scene {_extent(grid.bounds)} "
-            f"(left, bottom, right, top in the scene's CRS). Expected {what} on the scene. Check the file's CRS."
+            f"(left, bottom, right, top in the scene's CRS). Expected {what} on the scene. {way_out}"
         )
     if grid.crs is None and any(frame.crs is not None for frame in frames):
         log.warning("the scene has no CRS: the coordinates of %s are taken as they are", path)

@@ -166,8 +166,6 @@ class _Cutter:
 
     def _write(self, entry: TileEntry, tile: Tile, target: np.ndarray, form: ImageForm) -> None:
         grid = Grid(entry.window.shape, entry.grid.window_transform(entry.window), entry.grid.crs)
-        if entry.grid.crs is None and entry.grid.transform.is_identity:
-            grid = Grid(entry.window.shape, entry.grid.transform, None)  # no georeference: tiles have none either
         with written_by_gdal(self.folder):
             image = image_file(tile, grid, form)
             truth = value_file(target, grid) if self.legend.valued else class_file(target, grid, self.legend.names)

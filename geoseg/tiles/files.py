@@ -117,7 +117,7 @@ def _created(
 ) -> DatasetWriter:
     """A GeoTIFF in memory of the size and type of `data`, compressed so that every reader can read it."""
     predictor = predictor or (3 if data.dtype.kind == "f" else 2)
-    placed: dict[str, Any] = {} if grid.transform.is_identity else {"transform": grid.transform}
+    placed: dict[str, Any] = {"transform": grid.transform}
     if min(grid.shape) >= _BLOCK:
         placed |= {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
     else:

@@ -31,9 +31,9 @@ class LabelGrid:
         self.grid = grid
         self.remarks: list[str] = []
         """What a user should know of how they lie to each other, a sentence each."""
-        self._same = grid.shape == raster.grid.shape and raster.grid.crs is None and raster.grid.transform.is_identity
+        self._same = grid.shape == raster.grid.shape and raster.grid.crs is None and raster.grid.in_pixels
         if self._same:
-            if not grid.transform.is_identity:
+            if not grid.in_pixels:
                 self.remarks.append(f"{raster.path} has no georeference: it is laid on the scene pixel by pixel.")
         else:
             self._to_raster = self._transformer()

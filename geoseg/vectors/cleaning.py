@@ -100,8 +100,20 @@ class CleanPlanes:
 
 
 def pixels_below(area_m2: float, metric: Metric) -> int:
-    """The least number of pixels that are not smaller than an area (in `metric.unit` squared)."""
-    return int(np.ceil(area_m2 / metric.gsd**2 - 1e-9))
+    """The least number of pixels that are not smaller than an area (in `metric.unit` squared).
+
+    Of an area beyond the raster's, one more than it has.
+    """
+    return int(min(np.ceil(area_m2 / metric.gsd**2 - 1e-9), _more_than_all(metric.grid)))
+
+
+def pixels_in(area_m2: float, metric: Metric) -> int:
+    """The whole pixels that fit into an area, at least 1; of an area beyond the raster's, one more than it has."""
+    return max(1, int(min(area_m2 / metric.gsd**2, _more_than_all(metric.grid))))
+
+
+def _more_than_all(grid: Grid) -> int:
+    return grid.height * grid.width + 1
 
 
 def clean(planes: Planes, values: Collection[int], cleaning: Cleaning) -> Planes:
@@ -137,12 +149,13 @@ def _surroundings(planes: Planes, strip: Window, rows: int) -> tuple[np.ndarray,
 
 def _without(planes: Planes, strip: Window, chosen: np.ndarray, pixels: int, holes: bool) -> tuple[np.ndarray, int]:
     """Look far enough to see small patches as a whole; that is not far, unless one is a long thread."""
-    rows = 16 + 4 * int(np.sqrt(pixels))
+    pixels = min(pixels, _more_than_all(planes.grid))
+    rows = min(16 + 4 * int(np.sqrt(pixels)), _ROWS)
     while True:
         labels, first = _surroundings(planes, strip, rows)
         above, below = strip.row - first > 0, strip.row - first + len(labels) < planes.grid.height
         found, waiting, decided = replace_small(
-            labels, chosen, pixels, holes, above, below, first, first + strip.height
+            labels, chosen, min(pixels, labels.size + 1), holes, above, below, first, first + strip.height
         )
         if decided:
             return found, waiting

@@ -12,11 +12,12 @@ from pyproj import CRS
 from geoseg.endings import check_vector_ending
 from geoseg.errors import OutputExistsError
 from geoseg.outputs import Outputs
+from geoseg.targets.parquet import pyarrow
 from geoseg.vectors import shapefile
 from geoseg.vectors.geojson import to_degrees, write_geojson
 from geoseg.vectors.layer import check_names, write_layers
 from geoseg.vectors.ogr import read_back, write_layer, writing
-from geoseg.vectors.parquet import pyarrow, write_parquet
+from geoseg.vectors.parquet import write_parquet
 from geoseg.vectors.table import AnyTable
 
 log = logging.getLogger(__name__)

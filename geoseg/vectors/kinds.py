@@ -12,6 +12,16 @@ _SAID = {
 }
 """What a name of each kind begins or ends with, also in the plural: "Buildings", "unpaved_road", "roof (tin)"."""
 
+_BACKGROUND = (
+    *("background", "nodata", "none", "nothing", "other", "rest", "void", "ignore", "ignored", "unknown"),
+    *("unclassified", "unlabelled", "unlabeled"),
+)
+
+
+def is_background(name: str) -> bool:
+    """Whether a name says that a value is no class: background, nodata, unlabelled, other and the like."""
+    return "".join(filter(str.isalnum, name.casefold())).removesuffix("s") in _BACKGROUND
+
 
 def kinds_of(names: Sequence[str], given: Mapping[str, str] | None = None) -> dict[str, str]:
     """The kind of each class: as given, else by its name.

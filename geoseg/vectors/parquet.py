@@ -3,7 +3,6 @@
 Source: GeoParquet specification 1.1.0, https://geoparquet.org/releases/v1.1.0/.
 """
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,11 @@ from typing import Any
 import numpy as np
 import shapely
 
-from geoseg.errors import OutputError, UsageError
+from geoseg.errors import OutputError
+from geoseg.targets.parquet import pyarrow
 from geoseg.vectors.chunks import chunks, geometry_type
 from geoseg.vectors.ogr import column_values, writing
 from geoseg.vectors.table import AnyTable, Table
-
-
-def pyarrow(path: Path) -> Any:
-    """The library, without which there is no Parquet.
-
-    Args:
-        path: File it is needed for.
-
-    Raises:
-        UsageError: If it is not installed.
-    """
-    try:
-        importlib.import_module("pyarrow.parquet")
-        return importlib.import_module("pyarrow")
-    except ImportError as err:
-        raise UsageError(
-            f"{path} needs pyarrow, which is not installed ({err}). Expected geoseg with its extra. Run "
-            "`pip install 'geoseg[parquet]'`, or write a .gpkg or .fgb."
-        ) from err
 
 
 def write_parquet(path: Path, layer: str, frame: AnyTable) -> None:

@@ -15,7 +15,8 @@ from rasterio.io import DatasetReader
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.pixels import NODATA, PROBABILITY_SCALE
-from geoseg.vectors.classes import open_class_raster, open_probabilities, read_window
+from geoseg.scene.georeference import grid_of
+from geoseg.vectors.classes import check_shares, open_class_raster, open_probabilities, read_labels, read_window
 from geoseg.windows import Window
 
 
@@ -146,12 +147,12 @@ class RasterPlanes:
         """Open them.
 
         Args:
-            raster: One band of uint8.
+            raster: A class raster of one band.
             classes: All classes by pixel value, the background included.
             probabilities: A band of uint8 for each class, in this order, on the same pixels.
 
         Raises:
-            SceneError: If one cannot be read, or is no such raster.
+            SceneError: If one cannot be read, or is no such raster; if the bands are no shares of certainty.
             UsageError: If they do not lie on the same pixels, or the probabilities are of another number of classes.
         """
         self.classes = dict(classes)
@@ -163,38 +164,33 @@ class RasterPlanes:
             if probabilities is not None:
                 self._probabilities = opening.enter_context(open_probabilities(probabilities))
                 _check_alike(raster, self._labels, probabilities, self._probabilities, len(self.classes))
+                check_shares(probabilities, self._probabilities)
             self._stack = opening.pop_all()
-        crs = self._labels.crs.to_wkt(version="WKT2_2019") if self._labels.crs else None
-        self.grid = Grid(shape=self._labels.shape, transform=self._labels.transform, crs=crs)
+        self.grid = grid_of(self._labels)
         tags = self._labels.tags()
         self.source = f"{tags.get('GEOSEG_ARCH', '')} {tags.get('GEOSEG_CHECKPOINT', '')[:12]}".strip()
         self.step = min(max(16, self._labels.block_shapes[0][0]), 1024)
 
     def labels(self, window: Window) -> np.ndarray:
         """(h, w) uint8 class values; 255 without data."""
-        found = self._read(self._labels, 1, window)
-        nodata = self._labels.nodata
-        if nodata is not None and nodata != NODATA and 0 <= nodata < NODATA:
-            found[found == int(nodata)] = NODATA
-        return found
+        with self._lock:
+            return read_labels(self._paths[0], self._labels, _placed(window))
 
     def probability(self, window: Window, value: int) -> np.ndarray | None:
         """(h, w) uint8 probability of a class times 254; None where it is not known."""
         if self._probabilities is None:
             return None
-        return self._read(self._probabilities, list(self.classes).index(value) + 1, window)
+        return self._shares(self._probabilities, list(self.classes).index(value) + 1, window)
 
     def margin(self, window: Window, value: int) -> np.ndarray | None:
         """(h, w) float32 margin over the best other class; None where probabilities are not known."""
         if self._probabilities is None:
             return None
-        return margin_of(self._read(self._probabilities, None, window), list(self.classes).index(value))
+        return margin_of(self._shares(self._probabilities, None, window), list(self.classes).index(value))
 
-    def _read(self, dataset: DatasetReader, bands: int | None, window: Window) -> np.ndarray:
-        there = rasterio.windows.Window(window.col, window.row, window.width, window.height)
-        path = self._paths[dataset is self._probabilities] or dataset.name
+    def _shares(self, dataset: DatasetReader, bands: int | None, window: Window) -> np.ndarray:
         with self._lock:
-            return read_window(path, dataset, bands, there)
+            return read_window(self._paths[1] or dataset.name, dataset, bands, _placed(window))
 
     def close(self) -> None:
         """Close the files."""
@@ -208,6 +204,10 @@ class RasterPlanes:
     ) -> None:
         # Into the stack, so that read errors inside the block are translated.
         self._stack.__exit__(kind, error, traceback)
+
+
+def _placed(window: Window) -> rasterio.windows.Window:
+    return rasterio.windows.Window(window.col, window.row, window.width, window.height)
 
 
 def _check_alike(

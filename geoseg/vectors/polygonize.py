@@ -16,6 +16,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
+from geoseg.scene.georeference import grid_of
 from geoseg.vectors.classes import open_class_raster
 from geoseg.vectors.layer import check_names, layer_name
 from geoseg.vectors.patches import Patches, trace
@@ -30,8 +31,7 @@ class _Bands:
     """The band of a class raster and that of its confidence, as `Planes`, whatever its value for nodata."""
 
     def __init__(self, labels: DatasetReader, confidence: DatasetReader | None, classes: Mapping[int, str]) -> None:
-        crs = labels.crs.to_wkt(version="WKT2_2019") if labels.crs else None
-        self.grid = Grid(shape=labels.shape, transform=labels.transform, crs=crs)
+        self.grid = grid_of(labels)
         self.classes, self.source = classes, _model(labels)
         self.step = min(max(16, labels.block_shapes[0][0]), 1024)
         self._labels, self._confidence = labels, confidence
@@ -92,8 +92,8 @@ def polygonize(
         raise UsageError(f"class values {sorted(classes)} do not fit a class raster. Expected at most 255 of 0..255.")
     check_names(map(layer_name, classes.values()))
     with ExitStack() as stack:
-        labels = stack.enter_context(open_class_raster(raster))
-        known = None if confidence is None else stack.enter_context(open_class_raster(confidence))
+        labels = stack.enter_context(open_class_raster(raster, ["uint8"]))
+        known = None if confidence is None else stack.enter_context(open_class_raster(confidence, ["uint8"]))
         if known is not None and known.shape != labels.shape:
             raise UsageError(
                 f"{confidence} is {known.width}x{known.height} pixels, the class raster "

@@ -5,7 +5,8 @@ from numba import njit
 
 from geoseg.pixels import NODATA
 
-_UNSEEN, _LARGE, _SMALL, _CUT, _DONE = range(5)  # of a pixel: what is known of its patch; cut: small as far as seen
+_UNSEEN, _LARGE, _SMALL, _CUT, _DONE = range(5)
+"""Of a pixel: what is known of its patch. Large, or no hole at all; cut: small as far as seen."""
 
 
 @njit(cache=True, nogil=True)
@@ -32,7 +33,7 @@ def replace_small(labels, chosen, pixels, holes, above, below, start, stop):  # 
     """
     height, width = labels.shape
     seen = np.zeros(labels.shape, np.uint8)
-    queue = np.empty((pixels + 4, 2), np.int64)
+    queue = np.empty((pixels + 4, 2), np.int32)  # up to three more are put there than make a patch large
     for row in range(height):
         for col in range(width):
             label = labels[row, col]
@@ -41,7 +42,7 @@ def replace_small(labels, chosen, pixels, holes, above, below, start, stop):  # 
                 if left or not (holes or chosen[label]):
                     seen[row, col] = _LARGE
                 else:
-                    _size(labels, seen, queue, pixels, row, col, above, below)
+                    _size(labels, seen, queue, chosen, pixels, holes, row, col, above, below)
     found, votes, waiting = labels[start:stop].copy(), np.zeros(256, np.int64), 0
     for row in range(start, stop):
         for col in range(width):
@@ -61,10 +62,11 @@ def replace_small(labels, chosen, pixels, holes, above, below, start, stop):  # 
 
 
 @njit(cache=True, nogil=True)
-def _size(labels, seen, queue, pixels, row, col, above, below):  # type: ignore[no-untyped-def]
-    """Note of all pixels of a patch, or of as many as make it large, what is known of it."""
+def _size(labels, seen, queue, chosen, pixels, holes, row, col, above, below):  # type: ignore[no-untyped-def]
+    """Note of all pixels of a patch, or of as many as make it large or no hole, what is known of it."""
     height, width = labels.shape
     label, count, done, known = labels[row, col], 1, 0, _SMALL
+    around = NODATA  # the class that a hole lies in
     queue[0, 0], queue[0, 1] = row, col
     seen[row, col] = _DONE
     while done < count and known != _LARGE:
@@ -74,7 +76,15 @@ def _size(labels, seen, queue, pixels, row, col, above, below):  # type: ignore[
             known = _CUT
         for side in range(4):
             next_row, next_col = at_row + (0, 0, 1, -1)[side], at_col + (1, -1, 0, 0)[side]
-            if not (0 <= next_row < height and 0 <= next_col < width) or labels[next_row, next_col] != label:
+            if not (0 <= next_row < height and 0 <= next_col < width):
+                if holes and not (above if next_row < 0 else below and next_row == height):
+                    known = _LARGE
+                continue
+            beside = labels[next_row, next_col]
+            if beside != label:
+                if holes and around != beside and not (chosen[beside] and around == NODATA):
+                    known = _LARGE
+                around = beside
                 continue
             if seen[next_row, next_col] == _LARGE:
                 known = _LARGE

@@ -19,7 +19,7 @@ from geoseg.vectors.compiled import tell_of_compiling
 from geoseg.vectors.features import Feature, Outliner, layer_names
 from geoseg.vectors.formats import VectorFiles, vector_files, write_vectors
 from geoseg.vectors.journal import Journal
-from geoseg.vectors.kinds import kinds_of
+from geoseg.vectors.kinds import is_background, kinds_of
 from geoseg.vectors.limited import LimitedPlanes
 from geoseg.vectors.metric import Metric
 from geoseg.vectors.options import OutlineOptions
@@ -74,11 +74,12 @@ def vectorize_raster(
     output is complete; raw outlines are traced again, but not measured again.
 
     Args:
-        raster: GeoTIFF of one uint8 band.
+        raster: GeoTIFF of one band; its classes are whole numbers from 0 to 254.
         output: File to write, in the format of its ending; by default `<raster>.gpkg` in the working directory.
         probabilities: GeoTIFF of the same run with a uint8 band for each class; outlines follow it finer than pixels.
-        values: What the values of the raster mean, instead of what it says of them itself. Others are not outlined.
-        classes: Names of the classes to outline; by default all but value 0.
+        values: What the values of the raster mean, instead of what it says of them itself. Others are not outlined,
+            nor is a value 0 that is called background, nodata, other or the like.
+        classes: Names of the classes to outline; by default all, but value 0 only if `values` names it.
         options: How.
         review: A further layer `review` of so many features, and so many cells, that the run is least certain of.
         resume: Go on with the interrupted run beside the output, if there is one.
@@ -249,8 +250,8 @@ def _classes(raster: Path, options: OutlineOptions, values: Mapping[int, str]) -
         raise SceneError(f"{raster} is a file of polygons or lines. Expected a class raster (GeoTIFF).")
     with Scene.open(raster) as scene:
         gsd = options.gsd
-        if scene.grid.crs is None and scene.grid.transform.is_identity:
-            log.warning("%s has no georeference: shapes are in pixels (column, row).", raster)
+        if scene.grid.crs is None and scene.grid.in_pixels:
+            log.warning("%s has no georeference: shapes are in pixels, where QGIS shows it.", raster)
         if gsd is not None and scene.grid.gsd is not None:
             log.warning(
                 "--gsd %g is not used: %s has a CRS, by which a pixel is %.3g m wide.", gsd, raster, scene.grid.gsd
@@ -265,9 +266,11 @@ def _choose(
     wanted: Sequence[str] | None,
     values: Mapping[int, str] | None,
 ) -> list[int]:
-    """The values to outline, in the raster's order: those wanted, or all that are named but value 0."""
+    """The values to outline, in the raster's order: those wanted, or all that are named but the background."""
     if wanted is None:
-        chosen = [value for value in classes if value and (not values or value in values)]
+        chosen = [value for value in classes if (value in values if values else value)]
+        if chosen[:1] == [0] and is_background(classes[0][0]):
+            del chosen[0]
         if not chosen:
             raise SceneError(f"{raster} holds nothing but background. Expected a class to outline.")
         return chosen

@@ -69,7 +69,7 @@ def check_place(path: Path, grid: Grid, image: Grid) -> None:
     """
     if grid.shape != image.shape:
         raise ShapeError(f"{path} is {grid.shape[::-1]} pixels, its image {image.shape[::-1]}. Expected equal sizes.")
-    if grid.transform.is_identity or image.transform.is_identity:
+    if grid.in_pixels or image.in_pixels:
         return
     row, col, off = image.place_of(grid)
     if max(abs(row), abs(col), off) > _OFF:
