@@ -227,7 +227,7 @@ def read_classes(
     if NODATA in present and nodata is not None:
         raise SceneError(
             f"{path} has pixels of value 255 beside those of its nodata value {nodata:.10g}. Expected 255 to be what "
-            "has no data. Take the statement back (gdal_edit.py -unsetnodata), or give the pixels of value 255 another one."
+            "has no data. Take the statement back (gdal_edit.py -unsetnodata), or give those of value 255 another one."
         )
     if not names and set(present) - {0, NODATA}:  # not the mask of another program
         present = [value for value in present if value != NODATA]
