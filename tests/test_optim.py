@@ -182,6 +182,22 @@ def test_one_update_moves_by_one_minus_the_decay_and_further_when_young():
     assert float(average.network.weight) == pytest.approx(start + 0.9 + 0.1 * 0.25)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_share_of_the_start_is_kept(decay):
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    average = Average(network, decay, 0.25)
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            value.add_(8)
+    for _ in range(300):
+        average.update(network)
+    for name, value in average.network.state_dict().items():
+        moved = 6.0 if value.is_floating_point() else 8
+        torch.testing.assert_close(value, before[name] + moved)
+    assert not any(parameter.requires_grad for parameter in average.network.parameters())
+
+
 def test_without_decay_the_average_is_the_network():
     network = nn.Linear(2, 2)
     average = Average(network, 0.0)

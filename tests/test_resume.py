@@ -1,5 +1,6 @@
 """A run that was ended in any way and gone on with is the run that was not, byte for byte."""
 
+import logging
 import os
 import random
 import signal
@@ -98,12 +99,12 @@ def test_heads_of_labels_and_values_go_on_too(short, tmp_path, monkeypatch):
     same(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("step", [2, 6])
-def test_a_start_from_a_checkpoint_is_not_made_again(short, tmp_path, monkeypatch, step):
+@pytest.mark.parametrize(("step", "keep"), [(2, 0.0), (6, 0.0), (2, 0.5), (6, 0.5)])
+def test_a_start_from_a_checkpoint_is_not_made_again(short, tmp_path, monkeypatch, step, keep):
     """Nor is it forgotten when the run ends in its first epoch: config.yaml does not say what it was begun from."""
     train_model(load_config(None, short | {"epochs": 1}), tmp_path / "first")
     init = tmp_path / "first" / "model.safetensors"
-    config = load_config(None, short | {"seed": 3, "epochs": 2})
+    config = load_config(None, short | {"seed": 3, "epochs": 2, "optimizer.keep_init": keep})
     train_model(config, tmp_path / "whole", init=init)
     stop_at(monkeypatch, step)
     with pytest.raises(KeyboardInterrupt):
@@ -111,6 +112,30 @@ def test_a_start_from_a_checkpoint_is_not_made_again(short, tmp_path, monkeypatc
     init.unlink()
     train_model(config, tmp_path / "parts", resume=True)
     same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_share_of_the_weights_that_a_run_began_from_is_kept(short, tmp_path, caplog):
+    """What is learnt is the same; of what is saved, that share is what it was. With other classes nothing is kept."""
+    caplog.set_level(logging.WARNING, "geoseg")
+    train_model(load_config(None, short | {"epochs": 1}), tmp_path / "first")
+    init = tmp_path / "first" / "model.safetensors"
+    saved = {}
+    for keep in (0.0, 0.25):
+        config = load_config(None, short | {"seed": 3, "epochs": 2, "optimizer.keep_init": keep})
+        train_model(config, tmp_path / f"{keep}", init=init)
+        saved[keep] = load_checkpoint(tmp_path / f"{keep}" / "last.safetensors").state_dict
+    assert "keep_init" not in caplog.text
+    before = load_checkpoint(init).state_dict
+    moved = 0.0
+    for name, value in saved[0.25].items():
+        if value.is_floating_point():
+            wanted = 0.75 * saved[0.0][name].float() + 0.25 * before[name].float()
+            torch.testing.assert_close(value.float(), wanted, atol=2e-3, rtol=2e-3)
+            moved = max(moved, float((saved[0.0][name].float() - before[name].float()).abs().max()))
+    assert moved > 0.02
+    more = {"classes": [{"name": name} for name in ("background", "building", "tree")]}
+    train_model(load_config(None, short | more | {"epochs": 1, "optimizer.keep_init": 0.5}), tmp_path / "m", init=init)
+    assert "keep_init is of no effect" in caplog.text
 
 
 def test_another_start_than_the_run_had_is_refused(short, tmp_path, monkeypatch):

@@ -63,6 +63,9 @@ class OptimizerConfig(Strict):
     freeze_norm: bool | None = None
     """Whether batch normalisation keeps its running mean and deviation, and goes by them in training, too. None: in a
     run that starts from a checkpoint, since those of a few samples of one place hold nowhere else."""
+    keep_init: Share = 0.0
+    """Share of the weights of `--init` that stays in what is validated and saved, if bands and classes are its own: a
+    little ground teaches less of the rest than it makes forget."""
 
 
 class AugmentationConfig(Strict):

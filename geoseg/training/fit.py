@@ -41,6 +41,8 @@ from geoseg.training.start import check_start, start
 from geoseg.training.task import Segmentation
 from geoseg.training.turns import Turns
 
+log = logging.getLogger(__name__)
+
 __all__ = ["check_run", "train_model"]
 
 _LIGHTNING_PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -193,9 +195,11 @@ def _prepare(
     config: TrainConfig, data: Data, past: Past | None, init: str | Path | None
 ) -> tuple[Segmentation, Header]:
     """The task, and what its checkpoints say of themselves."""
+    keep = 0.0
     network = build_model(config.arch, config.arch_args, in_channels=len(data.bands), classes=_channels(config))
     if past and past.state:
         header = past.header
+        keep = config.optimizer.keep_init if past.state.get("start") else 0.0
         normalisation, heads = Statistics(header.mean, header.std, header.value_range), header.heads
     else:
         normalisation, heads = statistics(data.train), heads_of(config, data.train)
@@ -205,10 +209,14 @@ def _prepare(
             begun = start(init, config, data.bands, normalisation, heads)
             network.load_state_dict(begun.state_dict)
             normalisation, heads = begun.normalisation, begun.heads
+            if begun.whole:
+                keep = config.optimizer.keep_init
+            elif config.optimizer.keep_init:
+                log.warning("optimizer.keep_init is of no effect: bands or classes are not those of %s", init)
         header = _header(config, data, normalisation, network, heads)
     loss = _mixture(config)
     started = bool(past.state.get("init") if past and past.state else init)
-    task = Segmentation(network, loss, config, data.train, normalisation, heads, started=started)
+    task = Segmentation(network, loss, config, data.train, normalisation, heads, started=started, keep=keep)
     if loss.needs_counts:
         loss.count(pixels_per_class(data.train, len(config.classes)).tolist())
     task.objective.heads.count(data.train)

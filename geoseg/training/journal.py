@@ -71,8 +71,10 @@ class Journal(Callback):
     def _restore(self, trainer: Trainer, state: Mapping[str, Any]) -> None:
         task = self.task
         task.network.load_state_dict(state["network"])
-        if task.average.decay:
+        if state["average"]:
             task.average.network.load_state_dict(state["average"])
+        if task.average.start is not None:
+            task.average.start.load_state_dict(state["start"])
         task.average.steps = state["average_steps"]
         # The tensors of a state lie in memory as they did, which fused optimizers take for granted.
         optimizer = trainer.optimizers[0]
@@ -96,7 +98,8 @@ class Journal(Callback):
             "header": self.header.model_dump(mode="json"),
             "steps": trainer.global_step if trainer else 0,
             "network": task.network.state_dict(),
-            "average": task.average.network.state_dict() if task.average.decay else {},
+            "average": task.average.network.state_dict() if task.average.decay or task.average.keep else {},
+            "start": task.average.start.state_dict() if task.average.start is not None else {},
             "average_steps": task.average.steps,
             "optimizer": trainer.optimizers[0].state_dict()["state"] if trainer else {},
             "scaler": trainer.precision_plugin.state_dict() if trainer else {},

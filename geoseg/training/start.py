@@ -53,6 +53,8 @@ class Start(NamedTuple):
     """Of its input."""
     heads: dict[str, Head]
     """In the order of the channels."""
+    whole: bool
+    """Whether bands, classes, and so all weights, are the checkpoint's."""
 
 
 def start(
@@ -101,7 +103,7 @@ def start(
         init,
         "; ".join(differences) or "all bands, classes and weights are taken over",
     )
-    return Start(state, normalisation, heads)
+    return Start(state, normalisation, heads, not differences)
 
 
 def check_start(init: str | Path, config: TrainConfig) -> None:

@@ -50,6 +50,7 @@ class Segmentation(LightningModule):
         heads: Mapping[str, Head] | None = None,
         *,
         started: bool = False,
+        keep: float = 0.0,
     ) -> None:
         """A task for `network`.
 
@@ -61,6 +62,7 @@ class Segmentation(LightningModule):
             normalisation: Of the training pixels.
             heads: The checkpoint's; by default as the configuration has them.
             started: Whether the network comes from a checkpoint.
+            keep: Share of the network as it is now that stays in what is validated and saved.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -68,7 +70,7 @@ class Segmentation(LightningModule):
         self.network = channels_last(network)
         self.config, self.grounds = config, list(grounds)
         self.objective = Objective(loss, config, heads or heads_of(config))
-        self.average = Average(network, config.optimizer.ema)
+        self.average = Average(network, config.optimizer.ema, keep)
         self.ranks = Ranks()
         self.part = config.batch_size // self.ranks.count
         """Samples in a forward pass of this process: the batch, or what of it fits into memory."""
