@@ -93,7 +93,7 @@ class Model:
 
     def __call__(self, x):
         self.calls += 1
-        time.sleep(0.01)
+        time.sleep(0.05)
         return os.getpid(), self.calls
 
 

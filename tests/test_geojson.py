@@ -6,7 +6,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 
@@ -75,6 +75,7 @@ def test_exteriors_run_counter_clockwise_and_holes_clockwise(path):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6))
+@example(seed=1624)  # a part of one shape is closed, the other is too small for repairs
 def test_shapes_stay_valid(tmp_path_factory, seed):
     """Also triangles a few millimetres wide, below the step of the decimals; none is lost, no edge moves by 2 cm."""
     random = np.random.default_rng(seed)

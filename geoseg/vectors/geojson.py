@@ -85,10 +85,17 @@ def _preparation(degrees: Transformer, path: Path) -> Callable[[np.ndarray], np.
             repaired = shapely.set_precision(shapely.make_valid(exact), 10.0**-DECIMALS)
             repaired = shapely.transform(repaired, lambda xy: xy.round(DECIMALS) + 0.0)
             same = (shapely.get_dimensions(repaired) == shapely.get_dimensions(exact)) & ~shapely.is_empty(repaired)
-            placed[broken] = np.where(same, repaired, placed[broken])
+            placed[broken] = np.where(same, repaired, [_sound(shape) for shape in placed[broken]])
         return shapely.orient_polygons(placed)
 
     return prepare
+
+
+def _sound(shape: shapely.Geometry) -> shapely.Geometry:
+    """What is valid of a shape too small to be repaired by whole decimals; as it is, if they closed all of it."""
+    parts = shapely.get_parts(shapely.make_valid(shape))
+    kept = parts[shapely.get_dimensions(parts) == shapely.get_dimensions(shape)]
+    return shapely.union_all(kept) if len(kept) else shape
 
 
 def _features(table: Table, prepare: Callable[[np.ndarray], np.ndarray]) -> Iterator[str]:
