@@ -46,7 +46,7 @@ from geoseg.windows import Window
 log = logging.getLogger(__name__)
 
 _ROWS = 512  # that are looked at in one go
-_DRAWN = 0.1  # share of a scene in which, or beside which, something is drawn: less is hardly all there is to draw
+_DRAWN = 0.05  # share of a scene in which, or beside which, something is drawn: less is hardly all there is to draw
 
 
 def read_scene(source: SceneSource, context: Context) -> Unit:
