@@ -5,12 +5,9 @@ first raster, a box round every run of bright pixels in a row; FOLDER/overlay.pn
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 
 from qgis.core import (
-    QgsApplication,
     QgsFeature,
     QgsGeometry,
     QgsProject,
@@ -20,7 +17,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 from qgis_layers_probe import layers_of
-from qgis_probe import draw
+from qgis_probe import draw, run
 
 BRIGHT = 128
 
@@ -75,8 +72,4 @@ def main(folder, *paths):
 
 
 if __name__ == "__main__":
-    QgsApplication.setPrefixPath("/usr", True)
-    application = QgsApplication([], False)
-    application.initQgis()
-    main(*sys.argv[1:])
-    os._exit(0)  # not exitQgis: it crashes while Python still holds layers
+    run(main)

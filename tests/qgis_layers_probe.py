@@ -4,12 +4,10 @@ python3 qgis_layers_probe.py FOLDER FILE...: JSON on stdout; a picture of each f
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 
-from qgis.core import QgsApplication, QgsProviderRegistry, QgsRectangle, QgsVectorLayer, QgsWkbTypes
-from qgis_probe import draw
+from qgis.core import QgsProviderRegistry, QgsRectangle, QgsVectorLayer, QgsWkbTypes
+from qgis_probe import draw, run
 
 AFAR = 16  # times the extent
 ORDER = ("road_nodes", "buildings", "roads", "road_surfaces")  # topmost first
@@ -62,8 +60,4 @@ def main(folder, *paths):
 
 
 if __name__ == "__main__":
-    QgsApplication.setPrefixPath("/usr", True)
-    application = QgsApplication([], False)
-    application.initQgis()
-    main(*sys.argv[1:])
-    os._exit(0)  # not exitQgis: it crashes while Python still holds layers
+    run(main)

@@ -83,9 +83,14 @@ def main(folder, vector_path, *raster_paths):
     print(json.dumps(found), flush=True)
 
 
-if __name__ == "__main__":
+def run(main):
+    """Call a probe with the arguments of the command line, in QGIS."""
     QgsApplication.setPrefixPath("/usr", True)
     application = QgsApplication([], False)
     application.initQgis()
     main(*sys.argv[1:])
     os._exit(0)  # not exitQgis: it crashes while Python still holds layers
+
+
+if __name__ == "__main__":
+    run(main)

@@ -80,7 +80,9 @@ def _kinds(_: click.Context, __: click.Parameter, value: str | None) -> dict[str
     help="Tell touching buildings apart: where probabilities dip, without them along slits.  [default: split]",
 )
 @click.option("--min-spur-m", type=_METRES, help="Leave out shorter dead ends of streets.  [default: 8]")
-@click.option("--bridge-m", type=_METRES, help="Bridge gaps in streets, not through buildings.  [default: 15]")
+@click.option(
+    "--bridge-m", type=_METRES, help="Bridge gaps in streets up to this, but not through buildings.  [default: 15]"
+)
 @click.option("--max-width-m", type=_METRES, help="What is wider in all directions is no street.  [default: 30]")
 @click.option(
     "--simplify-m", type=_METRES, help="How far simplified lines may lie off.  [default: 1; borders of areas 0.5]"
