@@ -4,7 +4,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoseg.vectors.cuts import mended
+from geoseg.vectors import cuts
+
+
+def mended(pieces: np.ndarray, shares: np.ndarray, *, least: int, pixel_m2: float = 1) -> np.ndarray:
+    """With pixels so large that no piece is a small building."""
+    return cuts.mended(pieces, shares, least=least, pixel_m2=pixel_m2)
 
 
 def halves(at: np.ndarray, width: int = 60) -> np.ndarray:
@@ -75,3 +80,21 @@ def test_pieces_are_only_joined(seed, count):
     for piece in np.unique(pieces):
         assert len(np.unique(found[pieces == piece])) == 1
     assert found.max() == 1 or np.bincount(found.ravel())[1:].min() >= 30
+
+
+def test_small_house_needs_a_darker_wall_than_a_large_one():
+    at = np.full(40, 30)
+    pieces, shares = halves(at), probability(at, 160)  # 2400 pixels; .63 along the cut
+    assert mended(pieces, shares, least=20, pixel_m2=0.06).max() == 2  # 144 m2
+    assert mended(pieces, shares, least=20, pixel_m2=0.04).max() == 1  # 96 m2
+    assert mended(pieces, probability(at, 100), least=20, pixel_m2=0.04).max() == 2
+
+
+def test_wall_is_judged_by_what_lies_beside_it_at_last():
+    """The left piece is too small for the wall right of it, until it has joined its other half."""
+    pieces = np.repeat([[1] * 20 + [2] * 10 + [3] * 30], 40, axis=0).astype(np.int32)
+    shares = np.full(pieces.shape, 254, np.uint8)
+    shares[:, 29:31] = 160
+    alone = np.maximum(pieces - 1, 0).astype(np.int32)
+    assert mended(alone, shares, least=20, pixel_m2=0.06).max() == 1  # 96 m2
+    np.testing.assert_array_equal(mended(pieces, shares, least=20, pixel_m2=0.06), np.where(pieces < 3, 1, 2))

@@ -167,3 +167,13 @@ def test_what_is_too_large_stays_whole_whatever_is_beside_it(another, monkeypatc
         patches = touching.trace_apart(planes, 1, gsd=0.5)
     assert len(patches) == 1 + another
     assert caplog.text.count("a patch of 80 x 40 pixels stays whole") == 1
+
+
+def test_row_that_the_network_is_not_sure_of_is_split_too():
+    drawn = draw_buildings(ROW, seams=SEAMS)
+    shares = drawn.probabilities.copy()
+    shares[1] = np.where(drawn.values == 1, np.maximum(shares[1] * 0.72, 128), shares[1])
+    shares[0] = 254 - shares[1]
+    planes = ArrayPlanes(drawn.values, drawn.grid, drawn.classes, shares)
+    assert planes.probabilities[1].max() < 0.75 * 254
+    assert len(apart(planes)) == 3

@@ -1,9 +1,14 @@
-"""Cores: the places of a patch that are sure to be a building."""
+"""Cores: places round a peak of the probability, each of them a building if a wall lies between it and the next."""
 
 import numpy as np
 from numba import njit
 
-from geoseg.pixels import NODATA
+from geoseg.pixels import NODATA, PROBABILITY_SCALE
+
+DIP = 0.4
+"""Log-odds by which the probability falls between two cores, at least."""
+ODDS = np.log((np.arange(256) + 0.5) / np.maximum(PROBABILITY_SCALE + 0.5 - np.arange(256), 0.5))
+"""Log-odds of stored probabilities."""
 
 
 @njit(cache=True, nogil=True)
@@ -32,57 +37,106 @@ def find_cores(
 ) -> tuple[np.ndarray, int]:
     """Cores of the patch that has a pixel: (h, w) int32, 1, 2, ... in cores, 0 elsewhere in it, -1 outside; how many.
 
+    The patch is flooded from its peaks down. A pixel is as high as the lowest of its eight neighbours and itself, so
+    that bridges of one or two pixels join nothing. Where two lakes meet that are both `DIP` deep or more, each was a
+    core up to there.
+
     Args:
         inside: (h, w) bool, pixels of the class, other patches among them.
         probability: (h, w) uint8.
         row: Of a pixel of the patch.
         col: Of the same.
-        level: Probability of a core, at least.
-        least: Pixels of a core, at least.
+        level: Probability from which on all are alike.
+        least: Pixels of a core and its shore, at least.
+
+    Source: Grimaud 1992, A new measure of contrast: the dynamics, Proc. SPIE 1769, 292-305.
     """
     height, width = inside.shape
     found = np.full((height, width), -1, np.int32)
-    stack = np.empty((height * width, 2), np.int32)
-    flood(inside, found, stack, row, col, 0)
-    sure = np.zeros((height, width), np.bool_)
-    for i in range(height):
-        for j in range(width):
-            sure[i, j] = found[i, j] == 0 and level <= probability[i, j] < NODATA
-    sure = _thick(sure)
-    count = 0
-    for i in range(height):
-        for j in range(width):
-            if not sure[i, j] or found[i, j]:
+    flood(inside, found, np.empty((height * width, 2), np.int32), row, col, 0)
+    heights = _lowest(found, probability, level)
+    level_of, mark_of = heights.ravel(), found.ravel()
+    order = _falling(level_of)
+    # Trees of pixels: lakes, and what was one core of them. A lake with cores counts no pixels, but is -1, -2, ...
+    lake, part = np.full(height * width, -1, np.int32), np.full(height * width, -1, np.int32)
+    pixels, shores, count = np.ones(height * width, np.int32), np.zeros(len(order) + 1, np.uint8), 0
+    for at in order:
+        lake[at] = part[at] = at
+        i, j, shore = at // width, at % width, level_of[at]
+        for a, b in ((i - 1, j), (i, j - 1), (i, j + 1), (i + 1, j)):
+            if not (0 <= a < height and 0 <= b < width) or lake[a * width + b] < 0:
                 continue
-            size = flood(sure, found, stack, i, j, count + 1)
-            if size >= least:
-                count += 1
+            one, two = _root(lake, at), _root(lake, a * width + b)
+            if one == two:
                 continue
-            for k in range(size):
-                found[stack[k, 0], stack[k, 1]] = 0
-                sure[stack[k, 0], stack[k, 1]] = False
+            if pixels[two] < 0 or (pixels[one] > 0 and level_of[two] > level_of[one]):
+                one, two = two, one
+            lake[two] = one
+            apart = _deep(level_of[two], shore) and pixels[two] >= least
+            if pixels[one] > 0 and not (apart and pixels[one] >= least):
+                part[two] = one
+                pixels[one] += pixels[two]
+                continue
+            for each in (one, two):
+                if apart and pixels[each] > 0:
+                    count += 1
+                    pixels[each], shores[count] = -count, shore
+    for at in order:
+        if lake[at] == at and pixels[at] >= least and _deep(level_of[at], 0):
+            count += 1
+            pixels[at] = -count
+    for at in order:
+        core = -pixels[_root(part, at)]
+        if core > 0 and level_of[at] > shores[core]:
+            mark_of[at] = core
     return found, count
 
 
 @njit(cache=True, nogil=True)
-def _thick(inside: np.ndarray) -> np.ndarray:
-    """Pixels whose eight neighbours are inside, too: bridges of one or two pixels join no cores."""
-    height, width = inside.shape
-    found = np.zeros((height, width), np.bool_)
+def _lowest(found: np.ndarray, probability: np.ndarray, level: int) -> np.ndarray:
+    """(h, w) uint8: of pixels that are not -1 the lowest probability of 3 x 3, 0 at the rim, and `level` at most."""
+    height, width = found.shape
+    lowest = np.zeros((height, width), np.uint8)
     for i in range(1, height - 1):
         for j in range(1, width - 1):
-            found[i, j] = (
-                inside[i, j]
-                and inside[i - 1, j - 1]
-                and inside[i - 1, j]
-                and inside[i - 1, j + 1]
-                and inside[i, j - 1]
-                and inside[i, j + 1]
-                and inside[i + 1, j - 1]
-                and inside[i + 1, j]
-                and inside[i + 1, j + 1]
-            )
-    return found
+            least = level if found[i, j] >= 0 else 0
+            for a in range(i - 1, i + 2):
+                for b in range(j - 1, j + 2):
+                    known = found[a, b] >= 0 and probability[a, b] < NODATA
+                    least = min(least, int(probability[a, b]) if known else 0)
+            lowest[i, j] = least
+    return lowest
+
+
+@njit(cache=True, nogil=True)
+def _falling(heights: np.ndarray) -> np.ndarray:
+    """(n,) int32 indices of what is above 0, the highest first."""
+    start = np.zeros(257, np.int64)
+    for value in heights:
+        start[255 - value] += 1
+    last = 0
+    for k in range(256):
+        start[k], last = last, last + start[k]
+    order = np.empty(start[255], np.int32)
+    for at, value in enumerate(heights):
+        if value:
+            order[start[255 - value]] = at
+            start[255 - value] += 1
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _root(above: np.ndarray, at: int) -> int:
+    """The root of a tree; what was passed hangs higher afterwards."""
+    while above[at] != at:
+        above[at] = above[above[at]]
+        at = above[at]
+    return at
+
+
+@njit(cache=True, nogil=True)
+def _deep(peak: int, shore: int) -> bool:
+    return ODDS[peak] - ODDS[shore] >= DIP
 
 
 @njit(cache=True, nogil=True)

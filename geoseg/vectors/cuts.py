@@ -4,27 +4,29 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from geoseg.pixels import PROBABILITY_SCALE
+from geoseg.vectors.cores import ODDS
 
 LIMIT = 2.1
 """Mean log-odds along a cut, plus its crookedness, from which on it is no wall."""
+LARGE_M2, STEEP = 185.0, 2.4
+"""Smaller buildings need darker walls: the limit falls by this much when what lies on both sides is e times smaller."""
 CROOKED = 0.6
 """What a pixel of crookedness counts, in log-odds."""
 _SMALL = 1e6
-_ODDS = np.log((np.arange(256) + 0.5) / np.maximum(PROBABILITY_SCALE + 0.5 - np.arange(256), 0.5))
 
 
-def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int) -> np.ndarray:
+def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int, pixel_m2: float) -> np.ndarray:
     """Pieces, those made one between which there is no wall.
 
     Where there is a wall the probability falls all along the cut, and the cut is straight. A roof that is brighter here
-    and darker there is cut where it is almost as sure as elsewhere, along a crooked line. The least likely cut is
-    mended first; what is then left of its neighbours is judged again.
+    and darker there is cut where it is almost as sure as elsewhere, along a crooked line. A small patch is rather one
+    house than two. The least likely cut is mended first; what is then left of its neighbours is judged again.
 
     Args:
         pieces: (h, w) int 1, 2, ...; 0 outside.
         probability: (h, w) uint8.
         least: Pixels of a piece, at least; smaller ones join a neighbour in any case.
+        pixel_m2: Area of a pixel on the ground.
 
     Returns:
         (h, w) int32 pieces 1, 2, ... in the order of the first ones they are made of.
@@ -36,17 +38,25 @@ def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int) -> np.nda
         near[i].add(j)
         near[j].add(i)
     into = np.arange(len(size))
-    heap = [(-_doubt(cut, min(size[i], size[j]) < least), i, j) for (i, j), cut in cuts.items()]
+    large = LARGE_M2 / pixel_m2
+
+    def doubt(i: int, j: int) -> float:
+        """How unlike a wall the cut between two pieces is, in log-odds; 0 or less where it is one."""
+        if min(size[i], size[j]) < least:
+            return _SMALL + _doubt(cuts[i, j])
+        return _doubt(cuts[i, j]) - LIMIT + STEEP * max(np.log(large / (size[i] + size[j])), 0.0)
+
+    heap = [(-doubt(i, j), i, j) for i, j in cuts]
     heapify(heap)
     while heap:
-        doubt, i, j = heappop(heap)
-        if -doubt <= LIMIT:
+        found, i, j = heappop(heap)
+        if found >= 0:
             break
-        if (i, j) not in cuts or -doubt != _doubt(cuts[i, j], min(size[i], size[j]) < least):
+        if (i, j) not in cuts or found != -doubt(i, j):
             continue  # of pieces that have changed since
         del cuts[i, j]
         into[j] = i
-        grown = size[i] < least <= size[i] + size[j]
+        grown = size[i] < max(least, large)
         size[i] += size[j]
         near[j].discard(i)
         near[i].discard(j)
@@ -59,12 +69,12 @@ def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int) -> np.nda
         # The others are judged as before.
         for other in sorted(near[i] if grown else near[j]):
             pair = (min(i, other), max(i, other))
-            heappush(heap, (-_doubt(cuts[pair], min(size[i], size[other]) < least), *pair))
+            heappush(heap, (-doubt(*pair), *pair))
     while (into[into] != into).any():
         into = into[into]
     _, numbers = np.unique(into, return_inverse=True)
-    found: np.ndarray = numbers.astype(np.int32)[pieces]
-    return found
+    joined: np.ndarray = numbers.astype(np.int32)[pieces]
+    return joined
 
 
 def _cuts(pieces: np.ndarray, probability: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
@@ -72,7 +82,7 @@ def _cuts(pieces: np.ndarray, probability: np.ndarray) -> dict[tuple[int, int], 
 
     Of each (7,) float64: steps across it, the sum of their log-odds, and the sums of x, y, xx, yy and xy.
     """
-    odds = _ODDS[probability]
+    odds = ODDS[probability]
     grid: np.ndarray = np.indices(pieces.shape, dtype=np.float64)
     rows, cols = grid
     parts = []
@@ -88,9 +98,9 @@ def _cuts(pieces: np.ndarray, probability: np.ndarray) -> dict[tuple[int, int], 
     return {(i, j): cut for (i, j), cut in zip(pairs.T.tolist(), sums, strict=True)}
 
 
-def _doubt(cut: np.ndarray, small: bool) -> float:
-    """How unlike a wall a cut is, in log-odds; far above all others where one of its pieces is too small."""
+def _doubt(cut: np.ndarray) -> float:
+    """Mean log-odds along a cut, and its crookedness."""
     odds, x, y, xx, yy, xy = (cut[1:] / cut[0]).tolist()
     xx, yy, xy = xx - x * x, yy - y * y, xy - x * y
     across = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
-    return float(odds + CROOKED * np.sqrt(max(across, 0.0))) + (_SMALL if small else 0.0)
+    return float(odds + CROOKED * np.sqrt(max(across, 0.0)))

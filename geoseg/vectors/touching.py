@@ -1,4 +1,4 @@
-"""Touching buildings told apart: patches are split where the probability dips between two places that are sure.
+"""Touching buildings told apart: patches are split where the probability dips between two places.
 
 A class raster alone is split along its seams.
 """
@@ -28,7 +28,7 @@ from geoseg.windows import Window
 log = logging.getLogger(__name__)
 
 SURE = 0.92
-"""Probability from which on pixels are the core of a building."""
+"""Probability from which on pixels are as sure as can be: what falls less deep is no wall."""
 LEAST_CORE_M2 = 2.0
 """A smaller core is a bright spot."""
 LEAST_PIECE_M2 = 10.0
@@ -86,7 +86,7 @@ class SplitPlanes(PlanesOver):
         return self.values[0] if value in self.values else value
 
 
-def trace_apart(planes: Planes, value: int, *, gsd: float, sure: float = SURE, min_pixels: int = 1) -> Patches:
+def trace_apart(planes: Planes, value: int, *, gsd: float, min_pixels: int = 1) -> Patches:
     """Sub-pixel outlines of a class, its patches split into buildings.
 
     Without probabilities patches are split along their seams only. Pieces have the same vertices on their common
@@ -96,11 +96,10 @@ def trace_apart(planes: Planes, value: int, *, gsd: float, sure: float = SURE, m
         planes: What to outline.
         value: The class.
         gsd: Metres per pixel.
-        sure: See `split_touching`.
         min_pixels: Smaller patches and pieces are left out.
     """
     whole = trace(planes, [value], subpixel=True, min_pixels=min_pixels)
-    split = split_touching(planes, value, whole, gsd=gsd, sure=sure)
+    split = split_touching(planes, value, whole, gsd=gsd)
     if not len(split.cut):
         return whole
     kept = np.ones(len(whole), np.bool_)
@@ -109,16 +108,14 @@ def trace_apart(planes: Planes, value: int, *, gsd: float, sure: float = SURE, m
     return join([whole.select(kept), *pieces])
 
 
-def trace_apart_into(
-    store: Store, planes: Planes, value: int, *, gsd: float, sure: float = SURE, min_pixels: int = 1
-) -> StoredPatches:
+def trace_apart_into(store: Store, planes: Planes, value: int, *, gsd: float, min_pixels: int = 1) -> StoredPatches:
     """What `trace_apart` finds, its vertices put into a store. Arguments are alike."""
     whole = trace_into(store, planes, [value], subpixel=True, min_pixels=min_pixels)
     kept, parts = np.ones(len(whole), np.bool_), []
     bands = list(_bands(whole.box))
     for group in (bands[k : k + _BANDS] for k in range(0, len(bands), _BANDS)):
         start, stop = group[0][0], group[-1][1]
-        split = split_touching(planes, value, whole.part(start, stop), gsd=gsd, sure=sure)
+        split = split_touching(planes, value, whole.part(start, stop), gsd=gsd)
         if not len(split.cut):
             continue
         cut = split.cut + start
@@ -128,18 +125,17 @@ def trace_apart_into(
     return join([whole.select(kept), *parts]) if parts else whole
 
 
-def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: float, sure: float = SURE) -> SplitPlanes:
+def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: float) -> SplitPlanes:
     """Split patches with two cores or more between them.
 
-    A core is a connected area of pixels of the class that are, with all their neighbours, at least as probable as
-    `sure`. Every other pixel of its patch goes to the core from which it is reached first when the probability falls.
+    A core is a place round a peak of the probability, down to where it meets another one. Every other pixel of its
+    patch goes to the core from which it is reached first when the probability falls.
 
     Args:
         planes: Where probabilities are not known, those of `geoseg.vectors.seams` take their place.
         value: The class.
         patches: Of this class, in the order of their first pixels.
         gsd: Metres per pixel.
-        sure: Probability of a core.
 
     Raises:
         UsageError: If the raster uses so many values that there are none to borrow.
@@ -150,7 +146,7 @@ def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: floa
     if not spare:
         raise UsageError("class raster uses all 255 values. Expected some unused ones. Give --no-split-touching.")
     values, lock = (value, *spare), Lock()
-    level = int(np.ceil(sure * PROBABILITY_SCALE))
+    level = int(np.ceil(SURE * PROBABILITY_SCALE))
     gaps = max(LEAST, round(LEAST_M / gsd))
     least = max(round(LEAST_CORE_M2 / gsd**2), 4), round(LEAST_PIECE_M2 / gsd**2)
 
@@ -170,7 +166,7 @@ def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: floa
             labels = planes.labels(window)
         if probability is None:
             probability = sureness(labels, value, box - np.tile(corner, 2), inside - corner[::-1], gaps)
-        cut = _cut(labels, probability, window, box, inside, values, level, least)
+        cut = _cut(labels, probability, window, box, inside, values, level, least, gsd**2)
         return [(int(there[k]), rows, cols, changed) for k, rows, cols, changed in cut]
 
     found = [pieces for band in in_threads(lambda band: look(*band), _bands(patches.box)) for pieces in band]
@@ -219,6 +215,7 @@ def _cut(
     values: tuple[int, ...],
     level: int,
     least: tuple[int, int],
+    pixel_m2: float,
 ) -> Iterator[_Pieces]:
     """Those of the patches in a window, by boxes and first pixels, that have two cores or more and a wall between.
 
@@ -231,7 +228,7 @@ def _cut(
         here = (slice(top, bottom), slice(left, right))
         row, col = first[k] - (top, left)
         pieces, _ = find_cores(labels[here] == values[0], probability[here], row, col, level, least[0])
-        pieces = mended(_grown(pieces, probability[here]), probability[here], least=least[1])
+        pieces = mended(_grown(pieces, probability[here]), probability[here], least=least[1], pixel_m2=pixel_m2)
         if pieces.max() < 2:
             continue
         colors = np.array(values, np.uint8)[_colored(pieces, int(pieces.max()), len(values))]
