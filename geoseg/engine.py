@@ -19,7 +19,7 @@ from geoseg.blend import add, taper
 from geoseg.checkpoint import load_checkpoint
 from geoseg.errors import CheckpointError, SceneError
 from geoseg.layers import LABELS_ONLY, Keep
-from geoseg.predict import Ensemble, Placement, Predictor, Runner
+from geoseg.predict import VIEWS, Ensemble, Placement, Predictor, Runner, View
 from geoseg.scene import Scene, SceneSource
 from geoseg.scene.resampled import Resampled, ResampledSource
 from geoseg.scene.stack import Stack, StackSource
@@ -203,6 +203,10 @@ def load_predictor(checkpoints: tuple[tuple[str, str], ...], placement: Placemen
 @lru_cache(maxsize=1)
 def _load_predictor(checkpoints: tuple[tuple[str, str], ...], placement: Placement) -> Predictor:
     runners = [_load_runner(path, sha256, placement) for path, sha256 in checkpoints]
+    for runner in runners:  # one forward pass at a time, whoever's it is
+        runner.turn = runners[0].turn
+    if placement.tta:
+        return Ensemble([View(runner, *view) for runner in runners for view in VIEWS])
     return runners[0] if len(runners) == 1 else Ensemble(runners)
 
 

@@ -18,10 +18,12 @@ from geoseg.errors import DeviceError, UsageError
 from geoseg.layers import LABELS_ONLY, Keep, layers_of
 from geoseg.models.fold import fold_batchnorm
 from geoseg.models.layout import channels_last
-from geoseg.scores import Decision, Scores, mean_logits
+from geoseg.scores import Decision, MeanLogits, Scores
 
 log = logging.getLogger(__name__)
 
+VIEWS = tuple((turns, mirrored) for mirrored in (False, True) for turns in range(4))
+"""What test-time augmentation shows a network of a tile: quarter turns, and whether it is mirrored after them."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -35,15 +37,20 @@ class Placement:
     """A key of PRECISIONS, never "auto"."""
     batch_size: int = 1
     """Tiles in one forward pass."""
+    tta: bool = False
+    """Whether each tile is seen in all `VIEWS`."""
 
     @classmethod
-    def resolve(cls, device: str = "auto", precision: str = "auto", batch_size: int | None = None) -> "Placement":
+    def resolve(
+        cls, device: str = "auto", precision: str = "auto", batch_size: int | None = None, *, tta: bool = False
+    ) -> "Placement":
         """What `auto` means on this machine.
 
         Args:
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
             precision: `auto`, `float32`, `bfloat16` or `float16`.
             batch_size: Tiles per pass; by default one on the CPU and four elsewhere (cells are large).
+            tta: Whether each tile is seen in all `VIEWS`.
 
         Raises:
             DeviceError: If this machine does not have it.
@@ -53,7 +60,7 @@ class Placement:
             raise UsageError(f"--batch-size {batch_size} leaves nothing to compute. Expected at least 1, or auto.")
         where = resolve_device(device)
         size = batch_size or (1 if where.type == "cpu" else 4)
-        return cls(device=str(where), precision=resolve_precision(precision, where), batch_size=size)
+        return cls(device=str(where), precision=resolve_precision(precision, where), batch_size=size, tta=tta)
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -290,15 +297,33 @@ class Runner(Predictor):
         return torch.cat([self._forward(half, halo, keep) for half in (first, second)], dim=dim)
 
 
+class View(Predictor):
+    """A network that is shown its tiles turned and mirrored; its answers lie as the tiles did."""
+
+    def __init__(self, runner: Runner, turns: int, mirrored: bool) -> None:
+        """Put a runner behind one of `VIEWS`."""
+        self.runner, self.turns, self.mirrored = runner, turns, mirrored
+        self.decision, self.step, self.device = runner.decision, runner.step, runner.device
+
+    def logits(self, tiles: Sequence[Tile], *, halo: int | None, keep: Keep = LABELS_ONLY) -> list[Tensor]:
+        """As `Predictor.logits`."""
+        answers = self.runner.logits([self._seen(tile) for tile in tiles], halo=halo, keep=keep)
+        return [torch.rot90(z.flip(2) if self.mirrored else z, -self.turns, (1, 2)) for z in answers]
+
+    def _seen(self, tile: Tile) -> Tile:
+        data, valid = (np.rot90(pixels, self.turns, (-2, -1)) for pixels in (tile.data, tile.valid))
+        if self.mirrored:
+            data, valid = data[..., ::-1], valid[..., ::-1]
+        return Tile(data=np.ascontiguousarray(data), valid=np.ascontiguousarray(valid))
+
+
 class Ensemble(Predictor):
     """Several networks with the same heads: the mean of their probabilities, and of the values of a regression."""
 
-    def __init__(self, members: Sequence[Runner]) -> None:
-        """Put together at least one runner; all with the same heads, on one device."""
+    def __init__(self, members: Sequence[Predictor]) -> None:
+        """Put together at least one member; all with the same heads, on one device."""
         self.members = members
         first = members[0]
-        for member in members:  # one forward pass at a time, whoever's it is
-            member.turn = first.turn
         self.step, self.device = first.step, first.device
         heads = {
             name: head.model_copy(update={"scale": 1.0, "offset": 0.0}) for name, head in first.decision.heads.items()
@@ -307,7 +332,9 @@ class Ensemble(Predictor):
 
     def logits(self, tiles: Sequence[Tile], *, halo: int | None, keep: Keep = LABELS_ONLY) -> list[Tensor]:
         """As `Predictor.logits`: logits whose probabilities are the mean of the members'."""
-        answers = [member.logits(tiles, halo=halo, keep=keep) for member in self.members]
-        decisions = [member.decision for member in self.members]
+        means = [MeanLogits() for _ in tiles]
         with torch.inference_mode():
-            return [mean_logits(zs, decisions) for zs in zip(*answers, strict=True)]
+            for member in self.members:
+                for mean, z in zip(means, member.logits(tiles, halo=halo, keep=keep), strict=True):
+                    mean.add(z, member.decision)
+            return [mean.logits() for mean in means]

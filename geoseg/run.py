@@ -98,7 +98,9 @@ def prepare(
     products.check()
     checkpoints = {name: load_checkpoint(resolve_model(name).absolute()) for name in models}
     header = agreed({name: checkpoint.header for name, checkpoint in checkpoints.items()})
-    layers = layers_of(header.heads, products.keep, attention_maps=_attention_maps(checkpoints, products.keep))
+    layers = layers_of(
+        header.heads, products.keep, attention_maps=_attention_maps(checkpoints, products.keep, settings.tta)
+    )
     with _open(scenes, header, settings) as source:
         paths = [resolve_model(name).absolute() for name in models]
         read = [*paths, *source.source.paths, settings.aoi]
@@ -122,7 +124,9 @@ def prepare(
             version=json.dumps(fingerprint, sort_keys=True),
             checkpoints=tuple(zip(map(str, paths), [item.header.sha256 for item in checkpoints.values()], strict=True)),
             plan=plan,
-            placement=Placement.resolve(settings.device, settings.precision, settings.number("batch_size")),
+            placement=Placement.resolve(
+                settings.device, settings.precision, settings.number("batch_size"), tta=settings.tta
+            ),
             keep=products.keep,
             area=str(Path(settings.aoi).absolute()) if settings.aoi else None,
         )
@@ -151,11 +155,13 @@ def _open(scenes: Sequence[str], header: Header, settings: Settings) -> Scene | 
     return resampled(scene, header) if settings.resample else scene
 
 
-def _attention_maps(checkpoints: Mapping[str, Checkpoint], keep: Keep) -> int:
+def _attention_maps(checkpoints: Mapping[str, Checkpoint], keep: Keep, tta: bool) -> int:
     if not keep.attention:
         return 0
     name, checkpoint = next(iter(checkpoints.items()))
     maps = getattr(checkpoint.build(), "attention_maps", 0)
+    if tta and maps:
+        raise UsageError("--attention: the gates of several views of a tile say nothing together. Leave out --tta.")
     if len(checkpoints) > 1 or not maps:
         said = "several models" if len(checkpoints) > 1 else f"{name} ({checkpoint.header.arch})"
         raise UsageError(f"--attention: {said} cannot show attention. Expected one model with attention gates.")
@@ -237,6 +243,7 @@ def _tags(task: CellTask, header: Header, settings: Settings) -> dict[str, str]:
         "BLEND": "taper" if isinstance(task.plan, TaperedPlan) else "crop",
         "DEVICE": task.placement.device.partition(":")[0],
         "PRECISION": task.placement.precision,
+        "TTA": task.placement.tta or None,
         "BATCH_SIZE": None if task.placement.device == "cpu" else task.placement.batch_size,
         "MIN_PATCH_M2": settings.min_patch_m2 or None,
         "FILL_HOLES_M2": settings.fill_holes_m2 or None,

@@ -1,7 +1,7 @@
 """Scores: what is kept of one cell. Logits in, arrays as they are stored out, head by head."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -116,32 +116,53 @@ class Decision:
         return kept
 
 
-def mean_logits(answers: Sequence[Tensor], decisions: Sequence[Decision]) -> Tensor:
+class MeanLogits:
     """Logits whose probabilities are the mean of those of several networks; of a regression, the mean value.
 
-    Args:
-        answers: (K, h, w) logits of each network.
-        decisions: Of each network, with equal heads but for scale and offset.
-
-    Returns:
-        (K, h, w) float32 for a decision of temperature 1, scale 1 and offset 0.
+    No more than the sum is kept of the answers.
     """
-    means: list[Tensor] = []
-    count = math.log(len(answers))
-    parts = [d.parts(z.float()) for z, d in zip(answers, decisions, strict=True)]
-    for members in zip(*parts, strict=True):
-        (_, head, _), planes = members[0], [planes for _, _, planes in members]
-        if head.task == "regression":
-            values = [own * h.scale + h.offset for (_, h, _), own in zip(members, planes, strict=True)]
-            means.append(torch.stack(values).mean(0))
-            continue
-        calibrated = [own / d.temperature for own, d in zip(planes, decisions, strict=True)]
-        if head.task == "multiclass":
-            means.append(torch.stack([own.log_softmax(0) for own in calibrated]).logsumexp(0) - count)
+
+    def __init__(self) -> None:
+        """Of none so far."""
+        self._sums: list[Tensor] = []
+        self._heads: list[Head] = []
+        self._count = 0
+
+    def add(self, z: Tensor, decision: Decision) -> None:
+        """Count in one network's answer.
+
+        Args:
+            z: (K, h, w) logits.
+            decision: Of the network, with equal heads as the others' but for scale and offset.
+        """
+        answers = []
+        for _, head, planes in decision.parts(z.float()):
+            if head.task == "regression":
+                answers.append(planes * head.scale + head.offset)
+            elif head.task == "multiclass":
+                answers.append((planes / decision.temperature).log_softmax(0))
+            else:  # the logarithms of yes and of no
+                own = planes / decision.temperature
+                answers.append(torch.stack([logsigmoid(own), logsigmoid(-own)]))
+        self._heads = list(decision.heads.values())
+        if self._count:
+            for head, total, answer in zip(self._heads, self._sums, answers, strict=True):
+                (torch.add if head.task == "regression" else torch.logaddexp)(total, answer, out=total)
         else:
-            yes, no = (torch.stack([logsigmoid(sign * own) for own in calibrated]).logsumexp(0) for sign in (1, -1))
-            means.append(yes - no)
-    return torch.cat(means)
+            self._sums = answers
+        self._count += 1
+
+    def logits(self) -> Tensor:
+        """(K, h, w) float32 for a decision of temperature 1, scale 1 and offset 0."""
+        means: list[Tensor] = []
+        for head, total in zip(self._heads, self._sums, strict=True):
+            if head.task == "regression":
+                means.append(total / self._count)
+            elif head.task == "multiclass":
+                means.append(total - math.log(self._count))
+            else:
+                means.append(total[0] - total[1])
+        return torch.cat(means)
 
 
 def argmax_planes(planes: Tensor) -> tuple[Tensor, Tensor]:

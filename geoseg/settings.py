@@ -27,6 +27,8 @@ class Settings:
     """Pixels shared by neighbouring tiles: twice the halo."""
     blend: str = "auto"
     """crop: each cell is cut out of one tile; taper: tiles are faded into each other; auto."""
+    tta: bool = False
+    """Test-time augmentation: the mean over eight views of each tile, turned by quarters and mirrored."""
     batch_size: int | Literal["auto"] | None = None
     """Tiles in one forward pass."""
     device: str = "auto"

@@ -119,7 +119,7 @@ def test_json(folder):
     said = json.loads(done.stdout)
     assert said["paths"] == {"labels": "scene_tiny.tif", "vectors": "v.gpkg"}
     assert sorted(said["side_files"]) == ["scene_tiny.qml", "scene_tiny.tif.aux.xml"]
-    assert said["placement"] == {"device": "cpu", "precision": "float32", "batch_size": 1}
+    assert said["placement"] == {"device": "cpu", "precision": "float32", "batch_size": 1, "tta": False}
     assert (said["shape"], said["cells"], said["resumed"], said["tile_size"], said["overlap"]) == (
         [100, 120],
         4,
@@ -134,9 +134,11 @@ def test_options_reach_the_run(folder):
     done = run(
         "scene.tif", "-m", "tiny.safetensors", "--json", "--tile-size", "60", "--overlap", "24", "--batch-size", "3",
         "--bands", "blue, green,1", "--nodata", "9", "--precision", "float32", "--device", "cpu",
+        "--tta",
     )  # fmt: skip
     said = json.loads(done.stdout)
     assert (said["tile_size"], said["overlap"], said["placement"]["batch_size"]) == (60, 24, 3)
+    assert said["placement"]["tta"] is True
     with rasterio.open("scene_tiny.tif") as src:
         assert src.tags()["GEOSEG_BANDS"] == "3,2,1"
         assert src.tags()["GEOSEG_NODATA_OVERRIDE"] == "9.0"

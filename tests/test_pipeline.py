@@ -5,6 +5,7 @@ import logging
 import os
 import tempfile
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import geopandas
@@ -393,11 +394,12 @@ def test_overwriting_gives_the_same_bytes(road, tmp_path):
             "says": r"--bands was \[1, 2, 3\], now \[3, 2, 1\]. ",
         },
         {"settings": Settings(precision="float32", device="cpu", tile_size=84, nodata=3), "says": "--nodata differs. "},
+        {"settings": replace(TILES, tta=True), "says": "--tta was off, now on. "},
         {"products": {"confidence": "c.tif"}, "says": "--confidence was off, now on. "},
         {"touched": True, "says": "the scene differs. "},
         {"model": True, "says": "--model differs. "},
     ],
-    ids=["tile size", "precision", "bands", "nodata", "products", "scene touched", "model"],
+    ids=["tile size", "precision", "bands", "nodata", "views", "products", "scene touched", "model"],
 )
 def test_resuming_another_run_is_refused(road, models, tmp_path, options):
     def stop(done, total):
@@ -765,6 +767,42 @@ def test_several_models_are_one(tmp_path, models):
     other = write_checkpoint(tmp_path / "other.safetensors", heads={"height": HEADS["height"]})
     with pytest.raises(UsageError, match="differ in their heads"):
         predict_scene(scene, [both[0], other], products=products, overwrite=True)
+
+
+def test_eight_views_are_eight_predictions(tmp_path, models):
+    """Of the scene turned and mirrored, each turned back; in cells, and with nodata somewhere."""
+    pixels = noise((3, 96, 128), 1)
+    pixels[:, 20:50, 70:] = 0
+    scene, everything = write_raster(tmp_path / "scene.tif", pixels, nodata=0), {"probabilities": "p.tif"}
+    views = replace(FLOAT32, tta=True, tile_size=52)
+    done = predict_scene(scene, models(3), products=products_in(tmp_path, **everything), settings=views)
+    found, valid = read(tmp_path / "p.tif"), read(tmp_path / "out.tif") != 255
+    assert done.cells > 4
+    alone = []
+    for turns, mirrored in product(range(4), (False, True)):
+        seen = np.rot90(pixels[:, :, ::-1] if mirrored else pixels, turns, (1, 2))
+        write_raster(tmp_path / "seen.tif", np.ascontiguousarray(seen), nodata=0)
+        products = Products(labels=tmp_path / "l.tif", probabilities=tmp_path / "s.tif")
+        predict_scene(tmp_path / "seen.tif", models(3), products=products, settings=FLOAT32, overwrite=True)
+        back = np.rot90(read(tmp_path / "s.tif"), -turns, (1, 2))
+        alone.append(back[:, :, ::-1] if mirrored else back)
+    mean = np.mean(np.array(alone, float), axis=0)
+    assert np.abs(found - mean)[:, valid].max() <= 1.01
+    assert np.abs(alone[0] - mean)[:, valid].max() > 10
+    assert (found[:, ~valid] == 255).all()
+    with rasterio.open(tmp_path / "out.tif") as src:
+        assert src.tags()["GEOSEG_TTA"] == "True"
+
+
+def test_attention_of_several_views(tmp_path):
+    scene = write_raster(tmp_path / "scene.tif", noise((3, 20, 30), 1))
+    header = load_checkpoint(write_checkpoint(tmp_path / "unet.safetensors")).header
+    model = build_model("attention_unet", in_channels=3, classes=3, width=2, depth=2)
+    path = tmp_path / "attention.safetensors"
+    fields = {"arch": "attention_unet", "arch_args": {"width": 2, "depth": 2}, "stride": 4}
+    save_checkpoint(path, header.model_copy(update=fields), model.state_dict(), half=False)
+    with pytest.raises(UsageError, match=r"--attention: .* several views .* Leave out --tta"):
+        predict_scene(scene, path, products=products_in(tmp_path, attention="a.tif"), settings=Settings(tta=True))
 
 
 def test_attention_of_a_model_that_has_none(tmp_path, models):

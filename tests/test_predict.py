@@ -16,7 +16,7 @@ from geoseg.batches import Tile
 from geoseg.checkpoint import ClassInfo, Head, load_checkpoint
 from geoseg.errors import DeviceError
 from geoseg.layers import Keep
-from geoseg.predict import Ensemble, Placement, Runner, resolve_device, resolve_precision
+from geoseg.predict import VIEWS, Ensemble, Placement, Runner, View, resolve_device, resolve_precision
 from geoseg.scores import Decision
 
 FLOAT32 = Placement(device="cpu", precision="float32")
@@ -215,3 +215,48 @@ def test_an_ensemble_of_one_network_twice_is_that_network(unet, tiles):
     valid = [np.ones((40, 32), bool)]
     (alone,), (twice,) = (who(tiles[:1], valid, halo=4) for who in (one, Ensemble([one, one])))
     assert np.array_equal(alone["labels"], twice["labels"])
+
+
+# ---- views
+
+
+def test_a_view_gives_back_what_lies_where_the_tile_had_it():
+    rng = np.random.default_rng(0)
+    tile = tile_of(rng.normal(size=(3, 24, 40)).astype(np.float32))
+    tile.valid[3:7, 11:] = False
+    one = runner_for(Logits(), 3)
+    (wanted,) = one.logits([tile], halo=4)
+    for view in VIEWS:
+        (found,) = View(one, *view).logits([tile], halo=4)
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_eight_views_differ_and_the_network_sees_each():
+    seen = []
+
+    class Eye(Logits):
+        def forward(self, x):
+            seen.append(x[0, 0].numpy().copy())
+            return x.float()
+
+    tile = tile_of(np.arange(2 * 24 * 40, dtype=np.float32).reshape(2, 24, 40))
+    Ensemble([View(runner_for(Eye(), 2, std=1000), *view) for view in VIEWS]).logits([tile], halo=0)
+    assert sorted(x.shape for x in seen) == [(24, 40)] * 4 + [(40, 24)] * 4
+    square = [x if x.shape == (24, 40) else x.T for x in seen]
+    assert len({x.tobytes() for x in square}) == 4  # of each shape: as it is, mirrored either way, and half turned
+    assert len({(x.shape, x.tobytes()) for x in seen}) == 8
+
+
+def test_the_mean_of_all_views_turns_with_the_scene(unet, tiles):
+    one = runner_for(unet, 3, mean=100, std=50)
+    all_views = Ensemble([View(one, *view) for view in VIEWS])
+    tile = tiles[0]
+    (wanted,) = all_views.logits([tile], halo=4)
+    (alone,) = one.logits([tile], halo=4)
+    turned = Tile(
+        data=np.ascontiguousarray(np.rot90(tile.data, 1, (1, 2))), valid=np.ascontiguousarray(np.rot90(tile.valid))
+    )
+    (found,) = all_views.logits([turned], halo=4)
+    torch.testing.assert_close(torch.rot90(found, -1, (1, 2)), wanted, atol=1e-4, rtol=0)
+    (other,) = one.logits([turned], halo=4)
+    assert (torch.rot90(other, -1, (1, 2)) - alone).abs().max() > 1e-2  # which it does not by itself

@@ -12,7 +12,7 @@ from geoseg.checkpoint import ClassInfo, Head
 from geoseg.errors import CheckpointError
 from geoseg.layers import Keep, layers_of
 from geoseg.pixels import NODATA
-from geoseg.scores import Decision, argmax_planes, mean_logits
+from geoseg.scores import Decision, MeanLogits, argmax_planes
 
 EVERYTHING = Keep(confidence=True, probabilities=True)
 
@@ -187,7 +187,10 @@ def test_the_mean_of_several_networks():
     other = heads | {"height": HEIGHT.model_copy(update={"scale": 2.0, "offset": 0.0})}
     decisions = [Decision(heads=heads, temperature=2.0), Decision(heads=other)]
     a, b = torch.randn(2, 7, 5, 5, generator=torch.Generator().manual_seed(0)).double()
-    mean = mean_logits([a, b], decisions)
+    both = MeanLogits()
+    for z, decision in zip((a, b), decisions, strict=True):
+        both.add(z, decision)
+    mean = both.logits()
     surface = ((a[:3] / 2).softmax(0) + b[:3].softmax(0)) / 2
     torch.testing.assert_close(mean[:3].softmax(0).double(), surface, atol=1e-6, rtol=0)
     flags = ((a[3:6] / 2).sigmoid() + b[3:6].sigmoid()) / 2

@@ -19,8 +19,8 @@ from geoseg import load_config, train_model
 from geoseg.config import TrainConfig
 from geoseg.config.reading import parse_change
 from geoseg.predict import tune_malloc
-from geoseg.settings import DEFAULTS
-from tests.benchmarks.ground import CLASSES, Tally, grounds, score
+from geoseg.settings import Settings
+from tests.benchmarks.ground import CLASSES, MOVED, Tally, grounds, score
 
 FOLDS = Path(__file__).parents[2] / "configs" / "folds.yaml"
 
@@ -47,6 +47,18 @@ def without(config: TrainConfig, fold: str, folds: dict[str, Any]) -> TrainConfi
             sources.append(source)
     given = config.model_dump(mode="json", by_alias=True, exclude_none=True)
     return TrainConfig.model_validate(given | {"data": given["data"] | {"sources": sources}})
+
+
+def pooled(rows: dict[str, Tally]) -> dict[str, Tally]:
+    """The pixels of all ground of a kind together, and the mean of its objects' scores.
+
+    Of a scene whose labels had to be moved those that were.
+    """
+    found: dict[str, Tally] = {}
+    for name, tally in rows.items():
+        if f"{name}{MOVED}" not in rows:
+            found.setdefault(f"all of {name.split()[0]}", Tally()).add(tally)
+    return found
 
 
 def table(rows: dict[str, Tally]) -> str:
@@ -80,6 +92,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], dest="changes", help="KEY=VALUE, as geoseg train")
     parser.add_argument("--model", help="score this one, and train nothing")
+    parser.add_argument("--tta", action="store_true", help="predict with test-time augmentation")
     parser.add_argument("--pictures", type=Path, help="folder for image, target and prediction side by side")
     options = parser.parse_args()
     tune_malloc()
@@ -91,10 +104,12 @@ def main() -> None:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Tally] = {}
+    settings = Settings(tta=options.tta)
     for fold in options.folds or folds["folds"]:
         model = options.model or train_model(without(config, fold, folds), options.output / fold, resume=True)
         for ground in grounds(data, folds, fold):
-            score(ground, model, rows.setdefault(ground.row, Tally()), DEFAULTS, options.pictures)
+            score(ground, model, rows.setdefault(ground.row, Tally()), settings, options.pictures)
+    rows |= pooled(rows)
     (options.output / "scores.json").write_text(
         json.dumps({name: row.to_dict() for name, row in rows.items()}, indent=1)
     )

@@ -33,6 +33,9 @@ TILE = 256
 SHIFTED = {"nairobi_a": (-8, -9)}
 """Scenes whose labels were drawn on other imagery: pixels right and down by which they have to be moved."""
 
+MOVED = ", labels moved"
+"""End of the name of their line, when they are."""
+
 
 @dataclass(frozen=True)
 class Ground:
@@ -76,6 +79,15 @@ class Tally:
     reliability: Reliability = field(default_factory=lambda: Reliability(CLASSES))
     shapes: dict[str, list[float]] = field(default_factory=dict)
     """Scores of the buildings as objects: one of each scene."""
+
+    def add(self, other: "Tally") -> None:
+        """Count in what counts in another line."""
+        for index, tiles in other.tiles.items():
+            self.tiles.setdefault(index, []).extend(tiles)
+        for name, values in other.shapes.items():
+            self.shapes.setdefault(name, []).extend(values)
+        for name in ("counts", "hits", "sums"):
+            getattr(self.reliability, name).__iadd__(getattr(other.reliability, name))
 
     def iou(self, index: int) -> Estimate | None:
         """IoU of a class with its interval; None where the labels do not know the class, or have none."""
@@ -151,7 +163,7 @@ def grounds(data: Path, folds: dict[str, Any], fold: str) -> Iterator[Ground]:
         row, scene = f"{'city' if left_out else 'held'} {name}", data / "oam_buildings" / f"{name}.tif"
         yield Ground(row, scene, labels, window, area)
         if name in SHIFTED:
-            yield Ground(f"{row}, labels moved", scene, labels, window, area, shift=SHIFTED[name])
+            yield Ground(f"{row}{MOVED}", scene, labels, window, area, shift=SHIFTED[name])
     rio = data / "rio_spacenet1"
     window = _window(folds["labelled"]["rio_west"] if out["rio"] == "all" else folds["rio"][out["rio"]])
     yield Ground(f"rio {out['rio']}", rio / "rio_west.tif", rio / "rio_west_buildings.geojson", window)
