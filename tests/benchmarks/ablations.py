@@ -12,12 +12,10 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import rasterio.errors
 import yaml
 
@@ -26,7 +24,7 @@ from geoseg.config import TrainConfig
 from geoseg.predict import tune_malloc
 from geoseg.settings import DEFAULTS
 from tests.benchmarks.folds import FOLDS, without
-from tests.benchmarks.ground import Ground, Tally, grounds, score
+from tests.benchmarks.ground import Tally, cut, grounds, score
 
 FOLD = "banepa"
 CONFIG = FOLDS.with_name("unet-small.yaml")
@@ -109,31 +107,11 @@ def plain(config: TrainConfig) -> Plain:
     return config.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def cut(ground: Ground, folder: Path, index: int) -> Ground:
-    """The window of a ground, with 64 pixels round it, as a scene of its own: no more than that is predicted."""
-    if ground.window is None:
-        return ground
-    with rasterio.open(ground.scene) as file:
-        around = ground.window.expand(64).intersection(
-            type(ground.window)(row=0, col=0, height=file.height, width=file.width)
-        )
-        assert around is not None
-        rows, cols = (around.row, around.stop_row), (around.col, around.stop_col)
-        profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "crs": file.crs, "photometric": "RGB"}
-        transform = file.transform * file.transform.translation(around.col, around.row)
-        path = folder / f"{ground.scene.stem}_{index}.tif"
-        with rasterio.open(path, "w", **profile, width=around.width, height=around.height, transform=transform) as part:
-            part.write(file.read([1, 2, 3], window=(rows, cols)))
-            part.write_mask(file.dataset_mask(window=(rows, cols)))
-    window = replace(ground.window, row=ground.window.row - around.row, col=ground.window.col - around.col)
-    return replace(ground, scene=path, window=window)
-
-
 def figures(model: Path, fold: Plain, data: Path, cuts: Path) -> dict[str, float]:
     """Scores of one run: means over grounds of a kind."""
     rows: dict[str, Tally] = {}
     for index, ground in enumerate(grounds(data, fold, FOLD)):
-        score(cut(ground, cuts, index), model, rows.setdefault(ground.row, Tally()), DEFAULTS)
+        score(cut(ground, cuts, index, around=64), model, rows.setdefault(ground.row, Tally()), DEFAULTS)
     found = {name: row.to_dict() for name, row in rows.items()}
 
     def mean(kind: str, of: Callable[[Plain], float]) -> float:

@@ -8,6 +8,7 @@ gets scores.json. A line of the table pools the pixels of all folds that score t
 import argparse
 import json
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from geoseg.config import TrainConfig
 from geoseg.config.reading import parse_change
 from geoseg.predict import tune_malloc
 from geoseg.settings import Settings
-from tests.benchmarks.ground import CLASSES, MOVED, Tally, grounds, score
+from tests.benchmarks.ground import CLASSES, MOVED, Tally, cut, grounds, score
 
 FOLDS = Path(__file__).parents[2] / "configs" / "folds.yaml"
 
@@ -107,8 +108,10 @@ def main() -> None:
     settings = Settings(tta=options.tta)
     for fold in options.folds or folds["folds"]:
         model = options.model or train_model(without(config, fold, folds), options.output / fold, resume=True)
-        for ground in grounds(data, folds, fold):
-            score(ground, model, rows.setdefault(ground.row, Tally()), settings, options.pictures)
+        with tempfile.TemporaryDirectory() as cuts:
+            for index, ground in enumerate(grounds(data, folds, fold)):
+                tally = rows.setdefault(ground.row, Tally())
+                score(cut(ground, Path(cuts), index), model, tally, settings, options.pictures)
     rows |= pooled(rows)
     (options.output / "scores.json").write_text(
         json.dumps({name: row.to_dict() for name, row in rows.items()}, indent=1)

@@ -114,6 +114,25 @@ class Tally:
         return found
 
 
+def cut(ground: Ground, folder: Path, index: int, *, around: int = 256) -> Ground:
+    """The window of a ground, and pixels around it, as a scene of its own: no more than that is predicted."""
+    if ground.window is None:
+        return ground
+    with rasterio.open(ground.scene) as file:
+        whole = Window(row=0, col=0, height=file.height, width=file.width)
+        seen = ground.window.expand(around).intersection(whole)
+        assert seen is not None
+        rows, cols = (seen.row, seen.stop_row), (seen.col, seen.stop_col)
+        profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "crs": file.crs, "photometric": "RGB"}
+        transform = file.transform * Affine.translation(seen.col, seen.row)
+        path = folder / f"{ground.scene.stem}_{index}.tif"
+        with rasterio.open(path, "w", **profile, width=seen.width, height=seen.height, transform=transform) as part:
+            part.write(file.read([1, 2, 3], window=(rows, cols)))
+            part.write_mask(file.dataset_mask(window=(rows, cols)))
+    window = replace(ground.window, row=ground.window.row - seen.row, col=ground.window.col - seen.col)
+    return replace(ground, scene=path, window=window)
+
+
 def score(ground: Ground, model: str | Path, tally: Tally, settings: Settings, pictures: Path | None = None) -> None:
     """Predict the whole scene, and count its window."""
     window, data, target = ground.pixels()
