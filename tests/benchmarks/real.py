@@ -1,8 +1,9 @@
-"""Outlines on real predictions: `python -m tests.benchmarks.real`; GEOSEG_DATA is the folder of the imagery.
+"""Outlines on real predictions: `python -m tests.benchmarks.real MODEL SCENE...`.
 
-The model predicts each scene once, with probabilities; the buildings are vectorized as the pixels' own outlines,
-fitted, and fitted without splitting what touches, and each is scored against the labels. By default on windows that a
-built-in model did not learn on, as configs/folds.yaml names them.
+GEOSEG_DATA names the folder of the labelled imagery, SCENE one of it (`kampala_a`), MODEL a checkpoint that has never
+seen it, such as the run of the fold of configs/folds.yaml that leaves it out. The model predicts each scene once, with
+probabilities; the buildings are vectorized as the pixels' own outlines, fitted, and fitted without splitting what
+touches, and each is scored against the labels.
 """
 
 import argparse
@@ -34,19 +35,18 @@ WAYS = {
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="unet")
-    parser.add_argument("--whole", action="store_true", help="all labelled ground, also what the model has learnt on")
+    parser.add_argument("model")
+    parser.add_argument("scenes", nargs="+", metavar="SCENE")
     options = parser.parse_args()
     tune_malloc()
     data, folds = Path(os.environ["GEOSEG_DATA"]), yaml.safe_load(FOLDS.read_text())
-    windows = dict(folds["labelled"] if options.whole else folds["held"])
-    windows["rio_west"] = folds["labelled"]["rio_west"] if options.whole else folds["rio"]["south"]
+    windows = folds["labelled"] | {"rio_west": folds["rio"]["south"]}
     print(f"| ground | outlines | {' | '.join(FIELDS.values())} |\n|---|---|{'---:|' * len(FIELDS)}")
     with tempfile.TemporaryDirectory() as folder:
-        for name, box in windows.items():
+        for name in options.scenes:
             (scene,) = data.glob(f"*/{name}.tif")
             (labels,) = scene.parent.glob(f"{name}_buildings*.geojson")
-            for way, row in rows(scene, labels, box, options.model, Path(folder)).items():
+            for way, row in rows(scene, labels, windows[name], options.model, Path(folder)).items():
                 print(f"| {name} | {way} | {' | '.join(row)} |", flush=True)
 
 
