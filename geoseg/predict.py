@@ -321,7 +321,7 @@ class Ensemble(Predictor):
     """Several networks with the same heads: the mean of their probabilities, and of the values of a regression."""
 
     def __init__(self, members: Sequence[Predictor]) -> None:
-        """Put together at least one member; all with the same heads, on one device."""
+        """Put together at least one member; all with the same heads, on one device, and taking turns there."""
         self.members = members
         first = members[0]
         self.step, self.device = first.step, first.device

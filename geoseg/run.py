@@ -160,11 +160,11 @@ def _attention_maps(checkpoints: Mapping[str, Checkpoint], keep: Keep, tta: bool
         return 0
     name, checkpoint = next(iter(checkpoints.items()))
     maps = getattr(checkpoint.build(), "attention_maps", 0)
-    if tta and maps:
-        raise UsageError("--attention: the gates of several views of a tile say nothing together. Leave out --tta.")
     if len(checkpoints) > 1 or not maps:
         said = "several models" if len(checkpoints) > 1 else f"{name} ({checkpoint.header.arch})"
         raise UsageError(f"--attention: {said} cannot show attention. Expected one model with attention gates.")
+    if tta:
+        raise UsageError("--attention: the gates of several views of a tile say nothing together. Leave out --tta.")
     return int(maps)
 
 

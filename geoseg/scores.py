@@ -134,6 +134,9 @@ class MeanLogits:
         Args:
             z: (K, h, w) logits.
             decision: Of the network, with equal heads as the others' but for scale and offset.
+
+        Raises:
+            CheckpointError: If a logit is not finite.
         """
         answers = []
         for _, head, planes in decision.parts(z.float()):
@@ -142,6 +145,7 @@ class MeanLogits:
             elif head.task == "multiclass":
                 answers.append((planes / decision.temperature).log_softmax(0))
             else:  # the logarithms of yes and of no
+                _check_finite(planes.sum(dtype=torch.float32))  # which would be finite
                 own = planes / decision.temperature
                 answers.append(torch.stack([logsigmoid(own), logsigmoid(-own)]))
         self._heads = list(decision.heads.values())

@@ -52,7 +52,9 @@ class Settings:
             value = getattr(self, name)
             if value not in (None, "auto") and not isinstance(value, int):
                 raise UsageError(f"{name}={value!r} is of the wrong kind. Expected a whole number, 'auto' or None.")
-
+        for name in ("resample", "tta"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name}={getattr(self, name)!r} is of the wrong kind. Expected True or False.")
         for name in ("min_patch_m2", "fill_holes_m2"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name}={getattr(self, name)!r} is no area. Expected square metres, 0 or more.")

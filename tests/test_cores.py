@@ -74,6 +74,30 @@ def test_small_peak_is_no_core():
     assert found[12, 36] == 1
 
 
+def test_bright_spot_makes_no_core_of_the_roof_round_it():
+    """A roof with a seam that is hardly darker, and on both sides of it a spot that is far brighter."""
+    inside, probability = two(190, 189)
+    probability[8:15, 8:15] = probability[8:15, 33:40] = 250  # of which 5 x 5 count
+    assert find_cores(inside, probability, 3, 5, SURE, 26)[1] == 1
+    assert find_cores(inside, probability, 3, 5, SURE, 25)[1] == 2
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 3), st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_turned_or_mirrored_there_are_as_many(seed, smooth, least):
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(30, 40)), smooth)
+    probability = np.clip(190 + 40 * noise / noise.std(), 0, 254).astype(np.uint8)
+    inside = label(probability > 127, connectivity=1) == 1
+    counts = set()
+    for turns in range(4):
+        for flip in (1, -1):
+            mask, share = (np.ascontiguousarray(np.rot90(x, turns)[:, ::flip]) for x in (inside, probability))
+            row, col = np.argwhere(mask)[0]
+            counts.add(find_cores(mask, share, row, col, SURE, least)[1])
+    assert len(counts) == 1
+
+
 def test_narrow_bridge_joins_nothing():
     inside = np.zeros((20, 40), np.bool_)
     inside[2:18, 2:16] = inside[2:18, 24:38] = inside[9:11, 16:24] = True

@@ -1,6 +1,7 @@
 """Cuts between pieces of a patch: walls stay, what only looks darker is mended."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,3 +99,11 @@ def test_wall_is_judged_by_what_lies_beside_it_at_last():
     alone = np.maximum(pieces - 1, 0).astype(np.int32)
     assert mended(alone, shares, least=20, pixel_m2=0.06).max() == 1  # 96 m2
     np.testing.assert_array_equal(mended(pieces, shares, least=20, pixel_m2=0.06), np.where(pieces < 3, 1, 2))
+
+
+@pytest.mark.parametrize("share", [140, 200, 225])
+def test_roof_that_is_unsure_all_over_is_not_cut(share):
+    at = np.full(40, 30)
+    flat = np.full((40, 60), share, np.uint8)
+    assert mended(halves(at), flat, least=20).max() == 1
+    assert mended(halves(at), np.where(probability(at, 1) == 1, share - 25, flat).astype(np.uint8), least=20).max() == 2

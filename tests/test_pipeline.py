@@ -573,6 +573,8 @@ def test_what_is_said_of_the_run(models, tmp_path):
         ({"tile_size": "512"}, "tile_size='512' is of the wrong kind. Expected a whole number, 'auto' or None"),
         ({"overlap": 1.5}, "overlap=1.5 is of the wrong kind"),
         ({"batch_size": "all"}, "batch_size='all' is of the wrong kind"),
+        ({"tta": "no"}, "tta='no' is of the wrong kind. Expected True or False"),
+        ({"resample": None}, "resample=None is of the wrong kind. Expected True or False"),
     ],
 )
 def test_settings_of_the_wrong_kind(wrong, says):

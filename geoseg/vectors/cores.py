@@ -12,34 +12,15 @@ ODDS = np.log((np.arange(256) + 0.5) / np.maximum(PROBABILITY_SCALE + 0.5 - np.a
 
 
 @njit(cache=True, nogil=True)
-def count_cores(
-    labels: np.ndarray,
-    probability: np.ndarray,
-    value: int,
-    box: np.ndarray,
-    first: np.ndarray,
-    level: int,
-    least: int,
-) -> np.ndarray:
-    """(patches,) int64 number of cores of each, by its (left, top, right, bottom) and the (row, col) of a pixel."""
-    found = np.zeros(len(box), np.int64)
-    for k in range(len(box)):
-        left, top, right, bottom = box[k]
-        inside = labels[top:bottom, left:right] == value
-        sure = probability[top:bottom, left:right]
-        found[k] = find_cores(inside, sure, first[k, 0] - top, first[k, 1] - left, level, least)[1]
-    return found
-
-
-@njit(cache=True, nogil=True)
 def find_cores(
     inside: np.ndarray, probability: np.ndarray, row: int, col: int, level: int, least: int
 ) -> tuple[np.ndarray, int]:
     """Cores of the patch that has a pixel: (h, w) int32, 1, 2, ... in cores, 0 elsewhere in it, -1 outside; how many.
 
     The patch is flooded from its peaks down. A pixel is as high as the lowest of its eight neighbours and itself, so
-    that bridges of one or two pixels join nothing. Where two lakes meet that are both `DIP` deep or more, each was a
-    core up to there.
+    that bridges of one or two pixels join nothing; a lake's surface is as high as it was when the lake had `least`
+    pixels, so that a bright spot makes none. Where two lakes meet that have both sunk by `DIP` or more since, what each
+    had flooded above that level is a core.
 
     Args:
         inside: (h, w) bool, pixels of the class, other patches among them.
@@ -47,9 +28,10 @@ def find_cores(
         row: Of a pixel of the patch.
         col: Of the same.
         level: Probability from which on all are alike.
-        least: Pixels of a core and its shore, at least.
+        least: Pixels of a core, at least.
 
-    Source: Grimaud 1992, A new measure of contrast: the dynamics, Proc. SPIE 1769, 292-305.
+    Source: dynamics of Grimaud 1992, A new measure of contrast, Proc. SPIE 1769, 292-305, after an opening by area
+    (Vincent 1993, Grayscale area openings and closings, Proc. EURASIP workshop on mathematical morphology, 22-27).
     """
     height, width = inside.shape
     found = np.full((height, width), -1, np.int32)
@@ -59,30 +41,35 @@ def find_cores(
     order = _falling(level_of)
     # Trees of pixels: lakes, and what was one core of them. A lake with cores counts no pixels, but is -1, -2, ...
     lake, part = np.full(height * width, -1, np.int32), np.full(height * width, -1, np.int32)
-    pixels, shores, count = np.ones(height * width, np.int32), np.zeros(len(order) + 1, np.uint8), 0
+    pixels, tops = np.ones(height * width, np.int32), np.zeros(height * width, np.uint8)
+    shores, count = np.zeros(len(order) + 1, np.uint8), 0
     for at in order:
         lake[at] = part[at] = at
         i, j, shore = at // width, at % width, level_of[at]
+        if least <= 1:
+            tops[at] = shore
         for a, b in ((i - 1, j), (i, j - 1), (i, j + 1), (i + 1, j)):
             if not (0 <= a < height and 0 <= b < width) or lake[a * width + b] < 0:
                 continue
             one, two = _root(lake, at), _root(lake, a * width + b)
             if one == two:
                 continue
-            if pixels[two] < 0 or (pixels[one] > 0 and level_of[two] > level_of[one]):
+            if pixels[two] < 0 or (pixels[one] > 0 and tops[two] > tops[one]):
                 one, two = two, one
             lake[two] = one
-            apart = _deep(level_of[two], shore) and pixels[two] >= least
-            if pixels[one] > 0 and not (apart and pixels[one] >= least):
+            apart = pixels[two] >= least and _deep(tops[two], shore)
+            if pixels[one] > 0 and not apart:
                 part[two] = one
                 pixels[one] += pixels[two]
-                continue
-            for each in (one, two):
-                if apart and pixels[each] > 0:
-                    count += 1
-                    pixels[each], shores[count] = -count, shore
+                if not tops[one] and pixels[one] >= least:
+                    tops[one] = shore
+            elif apart:
+                for each in (one, two):
+                    if pixels[each] > 0:
+                        count += 1
+                        pixels[each], shores[count] = -count, shore
     for at in order:
-        if lake[at] == at and pixels[at] >= least and _deep(level_of[at], 0):
+        if lake[at] == at and pixels[at] >= least:
             count += 1
             pixels[at] = -count
     for at in order:

@@ -10,6 +10,8 @@ LIMIT = 2.1
 """Mean log-odds along a cut, plus its crookedness, from which on it is no wall."""
 LARGE_M2, STEEP = 185.0, 2.4
 """Smaller buildings need darker walls: the limit falls by this much when what lies on both sides is e times smaller."""
+BRIGHT, FALL = 0.9, 0.2
+"""Of a piece's pixels so large a share is no brighter than its bright part, which a wall lies below by so much."""
 CROOKED = 0.6
 """What a pixel of crookedness counts, in log-odds."""
 _SMALL = 1e6
@@ -20,7 +22,8 @@ def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int, pixel_m2:
 
     Where there is a wall the probability falls all along the cut, and the cut is straight. A roof that is brighter here
     and darker there is cut where it is almost as sure as elsewhere, along a crooked line. A small patch is rather one
-    house than two. The least likely cut is mended first; what is then left of its neighbours is judged again.
+    house than two, and an unsure roof is not cut where it is no less sure. The least likely cut is mended first; what
+    is then left of its neighbours is judged again.
 
     Args:
         pieces: (h, w) int 1, 2, ...; 0 outside.
@@ -39,12 +42,15 @@ def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int, pixel_m2:
         near[j].add(i)
     into = np.arange(len(size))
     large = LARGE_M2 / pixel_m2
+    shares = np.bincount(pieces.ravel() * 256 + probability.ravel(), minlength=256 * len(size)).reshape(-1, 256)
+    bright = [_bright(row) for row in shares]
 
     def doubt(i: int, j: int) -> float:
         """How unlike a wall the cut between two pieces is, in log-odds; 0 or less where it is one."""
         if min(size[i], size[j]) < least:
             return _SMALL + _doubt(cuts[i, j])
-        return _doubt(cuts[i, j]) - LIMIT + STEEP * max(np.log(large / (size[i] + size[j])), 0.0)
+        limit = LIMIT - STEEP * max(np.log(large / (size[i] + size[j])), 0.0)
+        return _doubt(cuts[i, j]) - min(limit, bright[i] - FALL, bright[j] - FALL)
 
     heap = [(-doubt(i, j), i, j) for i, j in cuts]
     heapify(heap)
@@ -56,7 +62,10 @@ def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int, pixel_m2:
             continue  # of pieces that have changed since
         del cuts[i, j]
         into[j] = i
-        grown = size[i] < max(least, large)
+        before = bright[i]
+        shares[i] += shares[j]
+        bright[i] = _bright(shares[i])
+        anew = size[i] < max(least, large) or bright[i] != before
         size[i] += size[j]
         near[j].discard(i)
         near[i].discard(j)
@@ -67,7 +76,7 @@ def mended(pieces: np.ndarray, probability: np.ndarray, *, least: int, pixel_m2:
             near[other].add(i)
         near[i] |= near[j]
         # The others are judged as before.
-        for other in sorted(near[i] if grown else near[j]):
+        for other in sorted(near[i] if anew else near[j]):
             pair = (min(i, other), max(i, other))
             heappush(heap, (-doubt(*pair), *pair))
     while (into[into] != into).any():
@@ -96,6 +105,12 @@ def _cuts(pieces: np.ndarray, probability: np.ndarray) -> dict[tuple[int, int], 
     pairs, of = np.unique(values[:2].astype(np.int64), axis=1, return_inverse=True)
     sums: np.ndarray = np.stack([np.bincount(of.ravel(), row, pairs.shape[1]) for row in values[2:]], axis=1)
     return {(i, j): cut for (i, j), cut in zip(pairs.T.tolist(), sums, strict=True)}
+
+
+def _bright(shares: np.ndarray) -> float:
+    """Log-odds that a tenth of a piece reaches, of which `shares` counts the pixels of each stored probability."""
+    total = shares.cumsum()
+    return float(ODDS[np.searchsorted(total, BRIGHT * total[-1])])
 
 
 def _doubt(cut: np.ndarray) -> float:

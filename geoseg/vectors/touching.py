@@ -14,7 +14,7 @@ from skimage.segmentation import watershed
 
 from geoseg.errors import UsageError
 from geoseg.pixels import NODATA, PROBABILITY_SCALE
-from geoseg.vectors.cores import count_cores, find_cores
+from geoseg.vectors.cores import find_cores
 from geoseg.vectors.cuts import mended
 from geoseg.vectors.patches import AnyPatches, Patches, join, trace
 from geoseg.vectors.planes import Planes, PlanesOver
@@ -28,7 +28,7 @@ from geoseg.windows import Window
 log = logging.getLogger(__name__)
 
 SURE = 0.92
-"""Probability from which on pixels are as sure as can be: what falls less deep is no wall."""
+"""Probability from which on pixels are alike: a fall counts from here on."""
 LEAST_CORE_M2 = 2.0
 """A smaller core is a bright spot."""
 LEAST_PIECE_M2 = 10.0
@@ -155,7 +155,8 @@ def split_touching(planes: Planes, value: int, patches: AnyPatches, *, gsd: floa
         width, height = (box[:, 2:] - box[:, :2]).astype(np.int64).T
         for k in np.flatnonzero(width * height > _LARGEST):
             log.warning("a patch of %d x %d pixels stays whole: no building is so large", width[k], height[k])
-        there = first + np.flatnonzero(width * height <= _LARGEST)
+        two = patches.pixels[first:stop] >= 2 * least[1]  # as many as two pieces have
+        there = first + np.flatnonzero(two & (width * height <= _LARGEST))
         if not len(there):
             return []
         box, inside = patches.box[there], patches.first[there]
@@ -223,11 +224,13 @@ def _cut(
     """
     corner = np.array([window.col, window.row])
     box, first = box - np.tile(corner, 2), first - corner[::-1]
-    for k in np.flatnonzero(count_cores(labels, probability, values[0], box, first, level, least[0]) > 1):
+    for k in range(len(box)):
         left, top, right, bottom = box[k]
         here = (slice(top, bottom), slice(left, right))
         row, col = first[k] - (top, left)
-        pieces, _ = find_cores(labels[here] == values[0], probability[here], row, col, level, least[0])
+        pieces, count = find_cores(labels[here] == values[0], probability[here], row, col, level, least[0])
+        if count < 2:
+            continue
         pieces = mended(_grown(pieces, probability[here]), probability[here], least=least[1], pixel_m2=pixel_m2)
         if pieces.max() < 2:
             continue
@@ -251,8 +254,9 @@ def _colored(pieces: np.ndarray, count: int, colors: int) -> np.ndarray:
         beside = (one != two) & (one > 0) & (two > 0)
         pairs += [one[beside], two[beside]], [two[beside], one[beside]]
     near = np.unique(np.concatenate(pairs, axis=1), axis=1)
+    ends = np.searchsorted(near[0], np.arange(count + 2))
     found = np.full(count + 1, -1)
     for piece in range(1, count + 1):
-        taken = set(found[near[1, near[0] == piece]].tolist())
+        taken = set(found[near[1, ends[piece] : ends[piece + 1]]].tolist())
         found[piece] = next((color for color in range(colors) if color not in taken), colors - 1)
     return found

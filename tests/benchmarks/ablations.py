@@ -97,7 +97,7 @@ CHANGES: dict[str, tuple[Change, ...]] = {
     "Nairobi as drawn": (sources("nairobi", without_keys("shift")),),
     "Nairobi as drawn, not down-weighted": (sources("nairobi", lambda s: without_keys("shift")(s) | {"weight": 1.2}),),
     "no Nairobi": (sources("nairobi", lambda _: None),),
-    "what is not drawn is background": (sources("known", without_keys("known")),),
+    "what is not drawn is background": (sources("known", lambda s: s | {"known": ["building", "road"]}),),
     "stride 1 (4 x the work)": (put("arch_args.shuffle", 1), put("arch_args.encoder_depth", 4)),
 }
 

@@ -53,7 +53,7 @@ def without(config: TrainConfig, fold: str, folds: dict[str, Any]) -> TrainConfi
 def pooled(rows: dict[str, Tally]) -> dict[str, Tally]:
     """The pixels of all ground of a kind together, and the mean of its objects' scores.
 
-    Of a scene whose labels had to be moved those that were.
+    Of a scene whose labels had to be moved those that were, of which there are no objects' scores.
     """
     found: dict[str, Tally] = {}
     for name, tally in rows.items():

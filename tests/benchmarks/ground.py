@@ -86,8 +86,9 @@ class Tally:
             self.tiles.setdefault(index, []).extend(tiles)
         for name, values in other.shapes.items():
             self.shapes.setdefault(name, []).extend(values)
-        for name in ("counts", "hits", "sums"):
-            getattr(self.reliability, name).__iadd__(getattr(other.reliability, name))
+        self.reliability.counts += other.reliability.counts
+        self.reliability.hits += other.reliability.hits
+        self.reliability.sums += other.reliability.sums
 
     def iou(self, index: int) -> Estimate | None:
         """IoU of a class with its interval; None where the labels do not know the class, or have none."""
@@ -134,7 +135,7 @@ def cut(ground: Ground, folder: Path, index: int, *, around: int = 256) -> Groun
 
 
 def score(ground: Ground, model: str | Path, tally: Tally, settings: Settings, pictures: Path | None = None) -> None:
-    """Predict the whole scene, and count its window."""
+    """Predict the scene, and count its window."""
     window, data, target = ground.pixels()
     with tempfile.TemporaryDirectory() as folder:
         shapes = ground.labels.suffix == ".geojson" and ground.shift == (0, 0)
