@@ -87,8 +87,8 @@ def test_small_house_needs_a_darker_wall_than_a_large_one():
     at = np.full(40, 30)
     pieces, shares = halves(at), probability(at, 160)  # 2400 pixels; .63 along the cut
     assert mended(pieces, shares, least=20, pixel_m2=0.06).max() == 2  # 144 m2
-    assert mended(pieces, shares, least=20, pixel_m2=0.04).max() == 1  # 96 m2
-    assert mended(pieces, probability(at, 100), least=20, pixel_m2=0.04).max() == 2
+    assert mended(pieces, shares, least=20, pixel_m2=0.03).max() == 1  # 72 m2
+    assert mended(pieces, probability(at, 100), least=20, pixel_m2=0.03).max() == 2
 
 
 def test_wall_is_judged_by_what_lies_beside_it_at_last():
@@ -97,8 +97,8 @@ def test_wall_is_judged_by_what_lies_beside_it_at_last():
     shares = np.full(pieces.shape, 254, np.uint8)
     shares[:, 29:31] = 160
     alone = np.maximum(pieces - 1, 0).astype(np.int32)
-    assert mended(alone, shares, least=20, pixel_m2=0.06).max() == 1  # 96 m2
-    np.testing.assert_array_equal(mended(pieces, shares, least=20, pixel_m2=0.06), np.where(pieces < 3, 1, 2))
+    assert mended(alone, shares, least=20, pixel_m2=0.045).max() == 1  # 72 m2
+    np.testing.assert_array_equal(mended(pieces, shares, least=20, pixel_m2=0.045), np.where(pieces < 3, 1, 2))
 
 
 @pytest.mark.parametrize("share", [140, 200, 225])
