@@ -198,6 +198,14 @@ def test_the_mean_of_several_networks():
     torch.testing.assert_close(mean[6].double(), (a[6] * 10 + 100 + b[6] * 2) / 2, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("head", [BINARY, FLAGS], ids=["binary", "multilabel"])
+def test_an_infinite_yes_is_not_hidden_by_a_mean(head):
+    both = MeanLogits()
+    both.add(torch.zeros((head.channels, 4, 4)), Decision(heads={"main": head}))
+    with pytest.raises(CheckpointError, match="non-finite"):
+        both.add(torch.full((head.channels, 4, 4), torch.inf), Decision(heads={"main": head}))
+
+
 def test_values_too_large_for_a_float_are_refused():
     head = Head(task="regression", scale=1e30)
     with pytest.raises(CheckpointError, match="non-finite"):
