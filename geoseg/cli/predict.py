@@ -176,8 +176,8 @@ def _check_apart(scenes: Sequence[str], outputs: Sequence[Path]) -> None:
 @click.option(
     "--tta",
     is_flag=True,
-    help="Test-time augmentation: the mean over eight views of each tile, turned and mirrored. A little better, and "
-    "takes eight times as long.",
+    help="Test-time augmentation: the mean over eight views of each tile, turned and mirrored. A little better, for "
+    "eight forward passes instead of one.",
 )
 @click.option(
     "--batch-size", type=AutoInt(), metavar="N|auto", default="auto", help="Tiles in one forward pass.  [default: auto]"
