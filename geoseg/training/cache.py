@@ -23,7 +23,7 @@ from geoseg.windows import Window
 
 log = logging.getLogger(__name__)
 
-_DECODERS = ("grid.py", "windows.py", "scene", "synthetic", "targets", "vectors", "training/sources")
+_DECODERS = ("grid.py", "windows.py", "scene", "synthetic", "targets", "training/sources")
 _OWN = ("training/pieces.py", "training/entry.py", "training/summary.py", "losses/boundary.py")
 """The code that decides decoded pixels: with a change in it, they are decoded again."""
 _TRIES = 3

@@ -1,4 +1,4 @@
-"""Weights to begin training from: torchvision's files, from a path or from where they are published.
+"""Weights of others to begin training from: published ones, those of an installed package, or a file.
 
 Files are read without running what they hold (`weights_only`).
 """
@@ -39,7 +39,8 @@ def load_encoder(model: nn.Module, source: bool | str | Path) -> Path | None:
 
     Args:
         model: An Encoder, or a network that has one as `encoder` or `backbone`. It is changed in place.
-        source: True for torchvision's ImageNet weights, downloaded once; False for none; or the path of a file.
+        source: True for public ImageNet weights, torchvision's (downloaded once) or those of an installed package; False
+            for none; or the path of a file.
 
     Returns:
         The file, or None where there is none.
@@ -138,8 +139,8 @@ def _encoder_of(model: nn.Module) -> tuple[str, Encoder]:
         if isinstance(part, Encoder):
             return prefix, part
     raise UsageError(
-        f"{type(model).__name__} has no encoder with weights of its own. Expected a network on VGG or ResNet, "
-        "such as fcn8s, segnet, deeplabv3plus, or unet with encoder=resnet34."
+        f"{type(model).__name__} has no encoder with weights of its own. Expected a network on VGG, ResNet or "
+        "EfficientNet-Lite0, such as fcn8s, segnet, deeplabv3plus, or unet with encoder=resnet34."
     )
 
 

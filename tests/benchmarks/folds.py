@@ -2,7 +2,10 @@
 
 GEOSEG_DATA names the folder of the labelled imagery. For each fold of configs/folds.yaml a model is trained by CONFIG
 without what the fold leaves out; its run folder is RUNS/FOLD. A run that is there is continued, or only scored. RUNS
-gets scores.json. A line of the table pools the pixels of all folds that score the same ground.
+gets scores.json, with all folds that were ever scored into it.
+
+"City" is a place that the run has not seen, "dubai" are whole tiles of it, "rio" is the other half of a scene, or all
+of it. "Held" are strips beside learnt ground, on which the run has chosen its epoch and its temperature.
 """
 
 import argparse
@@ -10,6 +13,7 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ import rasterio.errors
 import yaml
 
 from geoseg import load_config, train_model
+from geoseg.compare.bootstrap import FEW
 from geoseg.config import TrainConfig
 from geoseg.config.reading import parse_change
 from geoseg.predict import tune_malloc
@@ -24,6 +29,9 @@ from geoseg.settings import Settings
 from tests.benchmarks.ground import CLASSES, MOVED, Tally, cut, grounds, score
 
 FOLDS = Path(__file__).parents[2] / "configs" / "folds.yaml"
+Plain = dict[str, Any]
+Rows = dict[str, Plain]
+"""What a table says of each ground."""
 
 
 def without(config: TrainConfig, fold: str, folds: dict[str, Any]) -> TrainConfig:
@@ -50,33 +58,56 @@ def without(config: TrainConfig, fold: str, folds: dict[str, Any]) -> TrainConfi
     return TrainConfig.model_validate(given | {"data": given["data"] | {"sources": sources}})
 
 
-def pooled(rows: dict[str, Tally]) -> dict[str, Tally]:
-    """The pixels of all ground of a kind together, and the mean of its objects' scores.
+def table(scores: dict[str, Rows]) -> str:
+    """Markdown: of each fold's grounds IoU with its interval, calibration and objects, and the means over a kind.
 
-    Of a scene whose labels had to be moved those that were, of which there are no objects' scores.
+    An interval is of draws of tiles of 256 pixels, and left out where there are so few that it would be too narrow.
     """
-    found: dict[str, Tally] = {}
-    for name, tally in rows.items():
-        if f"{name}{MOVED}" not in rows:
-            found.setdefault(f"all of {name.split()[0]}", Tally()).add(tally)
-    return found
-
-
-def table(rows: dict[str, Tally]) -> str:
-    """Markdown: IoU of each class with its 95 % interval over tiles of 256 pixels, calibration, and objects."""
-    lines = ["| ground | building IoU | road IoU | ECE | F1 of buildings | boundary IoU |", "|---|---|---|---|---|---|"]
-    for name, tally in rows.items():
-        found = tally.to_dict()
-        cells = [_iou(found.get(kind)) for kind in CLASSES[1:]]
-        errors = [found[kind]["ece"] for kind in CLASSES[1:] if kind in found]
-        figures = [max((e for e in errors if e is not None), default=None), found.get("f1"), found.get("boundary_iou")]
-        lines.append(f"| {name} | {' | '.join([*cells, *map(_figure, figures)])} |")
+    lines = [
+        "| fold | ground | building IoU | road IoU | ECE | F1 of buildings (of how many) | boundary IoU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for fold, rows in scores.items():
+        for name, row in rows.items():
+            ious = [_iou(row.get(kind)) for kind in CLASSES[1:]]
+            f1 = f"{row['f1']:.3f} ({row['reference']:.0f})" if "f1" in row else ""
+            cells = [*ious, _figure(_ece(row)), f1, _figure(row.get("boundary_iou"))]
+            lines.append(f"| {fold} | {name} | {' | '.join(cells)} |")
+    for kind, grounds_of in _kinds(scores).items():
+        ious = [_mean(row[of]["iou"] for row in grounds_of if of in row) for of in CLASSES[1:]]
+        rest = [
+            _mean(map(_ece, grounds_of)),
+            *(_mean(row.get(of) for row in grounds_of) for of in ("f1", "boundary_iou")),
+        ]
+        lines.append(f"| | mean of {len(grounds_of)} {kind} | {' | '.join(map(_figure, [*ious, *rest]))} |")
     return "\n".join(lines)
 
 
-def _iou(scores: dict[str, Any] | None) -> str:
+def _kinds(scores: dict[str, Rows]) -> dict[str, list[Plain]]:
+    """All grounds of a kind; of a scene whose labels had to be moved, those with the labels moved."""
+    found: dict[str, list[Plain]] = {}
+    for rows in scores.values():
+        for name, row in rows.items():
+            if f"{name}{MOVED}" not in rows:
+                found.setdefault(name.split()[0], []).append(row)
+    return found
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _ece(row: Plain) -> float | None:
+    """Of the class that is calibrated worst."""
+    return max((row[of]["ece"] for of in CLASSES[1:] if of in row and row[of]["ece"] is not None), default=None)
+
+
+def _iou(scores: Plain | None) -> str:
     if not scores or scores["iou"] is None:
         return ""
+    if scores["tiles"] < FEW:
+        return _figure(scores["iou"])
     low, high = scores["interval"]
     return f"{scores['iou']:.3f} ({low:.2f}-{high:.2f})"
 
@@ -96,6 +127,8 @@ def main() -> None:
     parser.add_argument("--tta", action="store_true", help="predict with test-time augmentation")
     parser.add_argument("--pictures", type=Path, help="folder for image, target and prediction side by side")
     options = parser.parse_args()
+    if options.model and len(options.folds) != 1:
+        parser.error("--model has seen what all folds but its own leave out. Name that one fold.")
     tune_malloc()
     # dubai has no georeference, and needs none here.
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
@@ -104,19 +137,19 @@ def main() -> None:
     for folder in (options.output, options.pictures):
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, Tally] = {}
+    kept = options.output / "scores.json"
+    scores: dict[str, Rows] = json.loads(kept.read_text()) if kept.exists() else {}
     settings = Settings(tta=options.tta)
     for fold in options.folds or folds["folds"]:
         model = options.model or train_model(without(config, fold, folds), options.output / fold, resume=True)
+        rows: dict[str, Tally] = {}
         with tempfile.TemporaryDirectory() as cuts:
             for index, ground in enumerate(grounds(data, folds, fold)):
                 tally = rows.setdefault(ground.row, Tally())
                 score(cut(ground, Path(cuts), index), model, tally, settings, options.pictures)
-    rows |= pooled(rows)
-    (options.output / "scores.json").write_text(
-        json.dumps({name: row.to_dict() for name, row in rows.items()}, indent=1)
-    )
-    print(table(dict(sorted(rows.items()))))
+        scores[fold] = {name: row.to_dict() for name, row in sorted(rows.items())}
+        kept.write_text(json.dumps(scores, indent=1))
+    print(table(scores))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ DUBAI[1:6] = (1, 2, 0, 0, 0)
 COLORS = np.array([(26, 26, 26), (230, 25, 75), (255, 225, 25), *[(128, 128, 128)] * 253], np.uint8)
 TILE = 256
 """Side in pixels of what the bootstrap draws."""
+AROUND = 256
+"""Pixels round a window that are predicted with it: more than any of the models sees."""
 SHIFTED = {"nairobi_a": (-8, -9)}
 """Scenes whose labels were drawn on other imagery: pixels right and down by which they have to be moved."""
 
@@ -80,16 +82,6 @@ class Tally:
     shapes: dict[str, list[float]] = field(default_factory=dict)
     """Scores of the buildings as objects: one of each scene."""
 
-    def add(self, other: "Tally") -> None:
-        """Count in what counts in another line."""
-        for index, tiles in other.tiles.items():
-            self.tiles.setdefault(index, []).extend(tiles)
-        for name, values in other.shapes.items():
-            self.shapes.setdefault(name, []).extend(values)
-        self.reliability.counts += other.reliability.counts
-        self.reliability.hits += other.reliability.hits
-        self.reliability.sums += other.reliability.sums
-
     def iou(self, index: int) -> Estimate | None:
         """IoU of a class with its interval; None where the labels do not know the class, or have none."""
         if index not in self.tiles:
@@ -109,19 +101,20 @@ class Tally:
             iou = self.iou(index)
             found[CLASSES[index]] = {
                 "iou": iou.value if iou else None,
+                "tiles": len(self.tiles[index]),
                 "interval": list(iou.ends) if iou else None,
                 "ece": self.ece(index),
             }
         return found
 
 
-def cut(ground: Ground, folder: Path, index: int, *, around: int = 256) -> Ground:
+def cut(ground: Ground, folder: Path, index: int) -> Ground:
     """The window of a ground, and pixels around it, as a scene of its own: no more than that is predicted."""
     if ground.window is None:
         return ground
     with rasterio.open(ground.scene) as file:
         whole = Window(row=0, col=0, height=file.height, width=file.width)
-        seen = ground.window.expand(around).intersection(whole)
+        seen = ground.window.expand(AROUND).intersection(whole)
         assert seen is not None
         rows, cols = (seen.row, seen.stop_row), (seen.col, seen.stop_col)
         profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "crs": file.crs, "photometric": "RGB"}
@@ -153,7 +146,7 @@ def score(ground: Ground, model: str | Path, tally: Tally, settings: Settings, p
             scores = evaluate_vectors(
                 vectors, ground.labels, classes=["building"], labelled_area=Path(folder) / "area.gpkg"
             ).scores["building"]
-            for name in ("f1", "mean_iou", "boundary_iou", "polis_m"):
+            for name in ("f1", "reference", "mean_iou", "boundary_iou", "polis_m"):
                 value = getattr(scores.objects, name)
                 if value is not None:
                     tally.shapes.setdefault(name, []).append(value)
