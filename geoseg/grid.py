@@ -94,7 +94,7 @@ class Grid:
 
     @cached_property
     def gsd(self) -> float | None:
-        """Ground sample distance: true metres per pixel at the scene's centre, or None without a usable CRS.
+        """Ground sample distance: true metres per pixel at the scene's centre, or None where no CRS tells it.
 
         The square root of the ground area of one pixel on the WGS 84 ellipsoid, so that degrees, feet and web mercator
         (whose units are 1/cos(latitude) too long) all give metres on the ground.
@@ -108,7 +108,7 @@ class Grid:
         ring = [(col, row), (col + span, row), (col + span, row + span), (col, row + span)]
         xs, ys = zip(*(self.transform @ corner for corner in ring), strict=True)
         lons, lats = to_degrees.transform(xs, ys)
-        if not all(map(math.isfinite, (*lons, *lats))):
+        if not all(map(math.isfinite, (*lons, *lats))) or max(map(abs, lats)) > 90:
             return None
         area, _ = _GEOD.polygon_area_perimeter(lons, lats)
         return math.sqrt(abs(area)) / span if area else None

@@ -1,4 +1,4 @@
-"""Does this scene fit this model, and how is it cut? Everything here is decided before the first pixel is read."""
+"""Does this scene fit this model, and how is it cut? Everything here is decided before the first pixel is predicted."""
 
 import logging
 import math
@@ -15,8 +15,14 @@ from geoseg.scene.bands import undated
 from geoseg.scene.opening import driver_for, is_remote
 from geoseg.scene.resampled import SLACK, Resampled, factor_for
 from geoseg.scene.stack import Stack
+from geoseg.windows import Window
 
 log = logging.getLogger(__name__)
+
+_SAMPLE = 256
+"""Side of the nine windows in which values are looked at."""
+_ABOVE, _BELOW = 2.0, 1 / 64
+"""Share of the model's highest value that nearly all values of the scene stay below, or one reaches, at least."""
 
 
 def agreed(models: Mapping[str, Header]) -> Header:
@@ -217,13 +223,10 @@ def _count(names: Sequence[str]) -> str:
 
 def warn_of_differences(path: str, scene: Scene | Stack | Resampled, headers: Sequence[Header]) -> None:
     """One line on stderr for each way in which the scene is unlike what the models learnt from, but still usable."""
-    for dtype in dict.fromkeys(header.dtype for header in headers):
-        if str(scene.dtype) != dtype:
+    for header in {header.dtype: header for header in headers}.values():
+        if str(scene.dtype) != header.dtype:
             log.warning(
-                "%s is %s; the model was trained on %s: expect a worse result, or rescale it first",
-                path,
-                scene.dtype,
-                dtype,
+                "%s is %s; the model was trained on %s: %s", path, scene.dtype, header.dtype, _odds(scene, header)
             )
     for part in scene.parts:
         for remark in part.remarks():
@@ -232,10 +235,11 @@ def warn_of_differences(path: str, scene: Scene | Stack | Resampled, headers: Se
     if grid.crs is None:
         log.warning("%s has no CRS: the output is in pixels, and areas are in square pixels", path)
         return
+    if grid.gsd is None:
+        log.warning("%s: its CRS tells no place on Earth: lengths and areas are in pixels", path)
+        return
     for seen in dict.fromkeys(header.gsd for header in headers):
-        if grid.gsd is None or seen is None:
-            continue
-        if not seen.min / SLACK <= grid.gsd <= seen.max * SLACK:
+        if seen and not seen.min / SLACK <= grid.gsd <= seen.max * SLACK:
             log.warning(
                 "%s has %.3g m per pixel; the model was trained on %.3g to %.3g m: expect a worse result",
                 path,
@@ -243,3 +247,31 @@ def warn_of_differences(path: str, scene: Scene | Stack | Resampled, headers: Se
                 seen.min,
                 seen.max,
             )
+
+
+def _odds(scene: Scene | Stack | Resampled, header: Header) -> str:
+    """What to expect of values of another type: a look at some of them tells."""
+    low, high = _values(scene)
+    most = max(abs(value) for ends in header.value_range for value in ends)
+    if high is None or most * _BELOW <= high <= most * _ABOVE:
+        return "expect a worse result, or rescale it first"
+    way = f": gdal_translate -ot Byte -scale {low:.6g} {high:.6g} 1 255 IN OUT" if header.dtype == "uint8" else ""
+    return (
+        f"its values are about {low:.6g} to {high:.6g}, the model's go to {most:.6g}: nothing useful will come out. "
+        f"Rescale it first{way}"
+    )
+
+
+def _values(scene: Scene | Stack | Resampled) -> tuple[float | None, float | None]:
+    """The 2nd and the 98th percentile in nine windows spread over the scene; None where there is no data."""
+    grid, found = scene.grid, []
+    height, width = min(_SAMPLE, grid.height), min(_SAMPLE, grid.width)
+    for row in {(grid.height - height) * k // 2 for k in range(3)}:
+        for col in {(grid.width - width) * k // 2 for k in range(3)}:
+            tile = scene.read(Window(row=row, col=col, height=height, width=width))
+            found.append(tile.data[:, tile.valid].ravel())
+    values = np.concatenate(found)
+    if not len(values):
+        return None, None
+    low, high = np.percentile(values, (2, 98)).tolist()
+    return low, high

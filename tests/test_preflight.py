@@ -141,6 +141,36 @@ def test_another_type_is_one_line(tmp_path, warnings):
     assert "uint16; the model was trained on uint8" in warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "factor", "told"),
+    [
+        (np.uint16, 257, "go to 255: nothing useful"), (np.uint16, 8, "-scale 8 2040 1 255"),
+        (np.int16, 1, "a worse result"), (np.float32, 1 / 255, "nothing useful"), (np.float32, 1, "a worse result"),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_are_told_with_the_way_out(tmp_path, warnings, dtype, factor, told):
+    values = (np.arange(3 * 300 * 70).reshape(3, 300, 70) % 2 * 254 + 1) * factor
+    write_raster(tmp_path / "a.tif", values.astype(dtype), photometric="rgb")
+    differences(tmp_path / "a.tif")
+    assert len(warnings) == 1
+    assert told in warnings[0]
+
+
+def test_without_data_nothing_is_known_of_the_values(tmp_path, warnings):
+    write_raster(tmp_path / "a.tif", np.full((3, 5, 7), 9000, np.uint16), photometric="rgb", nodata=9000)
+    differences(tmp_path / "a.tif")
+    assert [text.rpartition(": ")[2] for text in warnings] == ["expect a worse result, or rescale it first"]
+
+
+def test_degrees_off_earth_are_told_and_pixels_counted(tmp_path, warnings):
+    """Metres that are said to be degrees."""
+    path = scene(tmp_path / "a.tif", 3, crs="EPSG:4326", transform=Affine(0.3, 0, 3628360, 0, -0.3, 38995))
+    differences(path, header_for("red", "green", "blue", gsd=(0.2, 0.5, 0.3)))
+    assert len(warnings) == 2
+    assert "a CRS in degrees and bounds that are none" in warnings[0]
+    assert "no place on Earth: lengths and areas are in pixels" in warnings[1]
+
+
 @pytest.mark.parametrize(("meters", "told"), [(0.1, True), (0.15, False), (0.7, False), (0.8, True), (10, True)])
 def test_another_gsd_is_one_line(tmp_path, warnings, meters, told):
     path = scene(tmp_path / "a.tif", 3, transform=Affine(meters, 0, 500000, 0, -meters, 6200000))

@@ -403,3 +403,19 @@ def test_lines_beside_polygons_are_left_aside(tmp_path):
     assert both.present == ("building", "road")
     assert both.target(grid.window)[0, 0] == 2
     assert both.target(grid.window).max(where=both.target(grid.window) != 2, initial=0) == 1
+
+
+def test_a_layer_that_tells_no_class_is_refused_beside_one_that_does(tmp_path, caplog):
+    """Areas and notes in one file with the buildings are no buildings."""
+    grid, path = make_grid(), tmp_path / "all.gpkg"
+    write(path, [on_ground(grid, box(0, 0, 2, 2))], layer="buildings")
+    write(path, [on_ground(grid, box(0, 0, 8, 6))], layer="area")
+    for names in (CLASSES, CLASSES[:2]):
+        with pytest.raises(LabelsError, match=r"layer 'area' does not say .* as buildings does.* --layer"):
+            read_labels(path, grid=grid, class_names=names)
+    assert read_labels(path, grid=grid, class_names=CLASSES, layer="buildings").present == ("building",)
+    silent = tmp_path / "silent.gpkg"
+    write(silent, [on_ground(grid, box(0, 0, 2, 2))], layer="north")
+    write(silent, [on_ground(grid, box(4, 0, 6, 2))], layer="south")
+    assert read_labels(silent, grid=grid, class_names=CLASSES[:2]).present == ("building",)
+    assert "all its layers are read (north, south)" in caplog.text

@@ -47,6 +47,7 @@ _FLAGS = {
 )
 @click.option("--labelled-area", type=click.Path(), help="Polygons outside of which nothing is learnt.")
 @click.option("--stack", is_flag=True, help="DATA are the dates of one scene: all bands of the first come first.")
+@click.option("--layer", metavar="NAME", help="Layer of --labels.  [default: all]")
 @click.option("--class-field", help="Attribute of --labels that names the class.")
 @click.option("--line-width-m", type=float, help="How wide lines in --labels are, where no field says it.")
 @click.option("--width-field", help="Attribute of --labels that holds the width of lines in metres.")
@@ -205,7 +206,7 @@ def _changes(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _sources(data: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, Any]]:
     """Folders and scenes as a configuration has them, by absolute path."""
-    names = ("labels", "labelled_area", "class_field", "line_width_m", "width_field", "invalid_geometry")
+    names = ("labels", "labelled_area", "layer", "class_field", "line_width_m", "width_field", "invalid_geometry")
     about = {name: options[name] for name in names if options[name] is not None}
     about |= {name: str(Path(about[name]).absolute()) for name in ("labels", "labelled_area") if name in about}
     if options["add"]:
@@ -230,7 +231,8 @@ def _sources(data: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, A
             sources.append({"scene": str(path), **about})
         else:
             raise UsageError(
-                f"data={name} is no folder. Expected a folder with images/ and labels/, or a scene with --labels."
+                f"data={name} is no folder. Expected a folder with images/ and labels/, or a scene with --labels or "
+                "--add."
             )
     return sources
 

@@ -50,6 +50,8 @@ class SceneSource(_Source):
     """Paths of GeoPackages of `geoseg vectorize --review` in which verdicts were written: what was judged is labelled
     so, whatever `labels` say, also outside `labelled_area`; of several the later win. Without `labels` nothing else is
     known."""
+    layer: str | None = None
+    """Layer of the vector file. None: all with polygons."""
     class_field: str | None = None
     """Attribute that names a feature's class. None: class, kind, label, type or name, if one holds names of classes."""
     class_name: Annotated[str | None, Field(alias="class")] = None

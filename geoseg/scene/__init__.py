@@ -31,7 +31,7 @@ from geoseg.windows import Window
 
 __all__ = ["Band", "Scene", "SceneSource"]
 
-_FURTHEST_DEGREE = 540  # longitudes may go round from any start
+_FURTHEST_LON, _FURTHEST_LAT = 540, 91  # longitudes may go round from any start; pixels' middles may lie on the poles
 _opening = threading.Lock()  # warnings.catch_warnings, used while opening, is not thread-safe
 
 
@@ -215,7 +215,9 @@ class Scene(Opened):
             ),
             "has a CRS but no transform: its georeference is incomplete": grid.crs and grid.in_pixels,
             f"has a CRS in degrees and bounds that are none ({left:.6g}, {bottom:.6g}, {right:.6g}, {top:.6g})": (
-                dataset.crs and dataset.crs.is_geographic and max(map(abs, grid.bounds)) > _FURTHEST_DEGREE
+                dataset.crs
+                and dataset.crs.is_geographic
+                and (max(-left, right) > _FURTHEST_LON or max(-bottom, top) > _FURTHEST_LAT)
             ),
             "holds several images: the first is read": images > 1,
             "holds indexes into a colour table, not brightness": ColorInterp.palette in dataset.colorinterp,

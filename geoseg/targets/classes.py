@@ -1,6 +1,7 @@
 """The class of each feature: from a field, from the layer's name, or the only one there is."""
 
 import logging
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -43,12 +44,10 @@ def class_codes(
         LabelsError: If the field names no class at all, or nothing tells which class the features are of.
         UsageError: If the layer has no field `class_field`.
     """
-    code_of = {name.casefold(): code for code, name in enumerate(names)}
-    column = _class_column(frame, path, code_of, class_field)
+    column = _class_column(frame, path, _code_of(names), class_field)
     if column is not None:
         return _codes_of_column(frame, column, path, names)
-    layer = frame.attrs["layer"].casefold()
-    named = next((code for name, code in code_of.items() if layer in (name, f"{name}s")), None)
+    named = _layer_code(frame, names)
     if named is not None or default_class is not None:
         return np.full(len(frame), named if named is not None else names.index(default_class or ""), np.uint8)
     codes = np.zeros(len(frame), np.uint8)
@@ -57,6 +56,29 @@ def class_codes(
         if chosen.any():
             codes[chosen] = names.index(_only_class(path, drawn, kind))
     return codes
+
+
+def check_layers(frames: Sequence[gpd.GeoDataFrame], path: Path, names: tuple[str, ...]) -> None:
+    """Refuse layers of polygons that tell no class beside others that do: areas, notes and the like are no buildings.
+
+    Raises:
+        LabelsError: With their names.
+    """
+    told = {
+        frame.attrs["layer"]: _layer_code(frame, names) is not None
+        or _class_column(frame, path, _code_of(names), None) is not None
+        for frame in frames
+        if not are_lines(frame).all()
+    }
+    silent = [layer for layer, says in told.items() if not says]
+    if silent and len(silent) < len(told):
+        others = listed(layer for layer, says in told.items() if says)
+        raise LabelsError(
+            f"{path} layer {silent[0]!r} does not say the classes of its features, as {others} does. Expected the name "
+            "of a class in a field or as the layer's. Choose one layer with --layer, or layer in a configuration."
+        )
+    if len(silent) > 1:
+        log.warning("%s: all its layers are read (%s); --layer chooses one", path, ", ".join(silent))
 
 
 def class_values(frame: gpd.GeoDataFrame, class_field: str | None) -> list[str]:
@@ -85,8 +107,18 @@ def no_column(frame: gpd.GeoDataFrame, what: str, field: str, path: Path) -> Usa
     )
 
 
+def _code_of(names: tuple[str, ...]) -> dict[str, int]:
+    return {name.casefold(): code for code, name in enumerate(names)}
+
+
+def _layer_code(frame: gpd.GeoDataFrame, names: tuple[str, ...]) -> int | None:
+    """The class that the layer is named after."""
+    layer = frame.attrs["layer"].casefold()
+    return next((code for name, code in _code_of(names).items() if layer in (name, f"{name}s")), None)
+
+
 def _codes_of_column(frame: gpd.GeoDataFrame, column: str, path: Path, names: tuple[str, ...]) -> np.ndarray:
-    code_of = {name.casefold(): code for code, name in enumerate(names)}
+    code_of = _code_of(names)
     values = frame[column].astype(str).str.strip()
     codes = values.str.casefold().map(code_of)
     if unknown := sorted(set(values[codes.isna()])):

@@ -12,7 +12,7 @@ import shapely
 from geoseg.errors import LabelsError, UsageError
 from geoseg.grid import Grid
 from geoseg.targets.burning import PixelPolygons, pixel_polygons
-from geoseg.targets.classes import class_codes
+from geoseg.targets.classes import check_layers, class_codes
 from geoseg.targets.contact import contacts
 from geoseg.targets.files import InvalidGeometry, are_lines, read_layers
 from geoseg.targets.lines import Reach, Widths
@@ -76,7 +76,8 @@ def read_labels(
     A feature's class is the value of `class_field` (case does not matter); without that option, of a field named class,
     kind, label, type or name that holds names of classes; without such a field, the class its layer is named after
     ("buildings"); failing that `default_class`; failing that the only class besides the background, or "building" for
-    polygons and "road" for lines. Values that are no class count as background, with one warning.
+    polygons and "road" for lines. Values that are no class count as background, with one warning. Polygons of a layer
+    that tells no class are refused beside a layer that does.
 
     Lines are roads and the like, widened by half their true width on the ground to either side, with round ends. They
     are left aside where the file has layers of polygons, too, and no width is given.
@@ -107,6 +108,8 @@ def read_labels(
     widths = Widths(line_width_m, width_field)
     frames = read_layers(path, layer=layer, invalid_geometry=invalid_geometry, lines=widths.given)
     drawn = tuple(name for name in names[1:] if name != contact)
+    if class_field is None and default_class is None:
+        check_layers(frames, path, names)
     codes = [
         class_codes(frame, path, names, class_field=class_field, default_class=default_class, drawn=drawn)
         for frame in frames

@@ -39,8 +39,8 @@ def load_encoder(model: nn.Module, source: bool | str | Path) -> Path | None:
 
     Args:
         model: An Encoder, or a network that has one as `encoder` or `backbone`. It is changed in place.
-        source: True for public ImageNet weights, torchvision's (downloaded once) or those of an installed package; False
-            for none; or the path of a file.
+        source: True for public ImageNet weights, torchvision's (downloaded once) or those of an installed package;
+            False for none; or the path of a file.
 
     Returns:
         The file, or None where there is none.

@@ -11,7 +11,7 @@ LIMIT = 2.1
 LARGE_M2, STEEP = 150.0, 2.4
 """Smaller buildings need darker walls: the limit falls by this much when what lies on both sides is e times smaller.
 
-Of 62 m2 together, a wall is less than even; below about 47 m2 nothing is cut, where a third is what three classes leave.
+Of 62 m2 together, a wall is less than even; below about 47 m2 nothing is cut, a third being the least of three classes.
 """
 BRIGHT, FALL = 0.9, 0.2
 """Of a piece's pixels so large a share is no brighter than its bright part, which a wall lies below by so much."""

@@ -192,6 +192,7 @@ class _Labelled:
                 class_names=self.context.names,
                 class_field=source.class_field,
                 default_class=source.class_name,
+                layer=source.layer,
                 invalid_geometry=source.invalid_geometry,
                 line_width_m=source.line_width_m,
                 width_field=source.width_field,
