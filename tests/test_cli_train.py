@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -81,6 +82,24 @@ def test_a_scene_with_labels_and_area(tmp_path):
     assert result.exit_code == 0, result.output
     (source,) = load_config(tmp_path / "run" / "config.yaml").data.sources
     assert (source.scene, source.labelled_area, source.class_field) == (str(image), str(area), "kind")
+
+
+def test_one_layer_of_the_labels_is_chosen_as_the_refusal_says(tmp_path):
+    """The outline of what was drawn, in one file with the buildings, is no building."""
+    noise = np.random.default_rng(0).integers(0, 255, (3, 67, 101), dtype=np.uint8)
+    image, labels = write_raster(tmp_path / "scene.tif", noise), tmp_path / "drawn.gpkg"
+    drawn = {"buildings": [(10, 10, 20, 20), (85, 30, 95, 40)], "area": [(5, 5, 98, 60)]}
+    for layer, boxes in drawn.items():
+        gpd.read_file(write_boxes(tmp_path / "boxes.geojson", boxes)).to_file(labels, layer=layer)
+    args = (image, "--labels", labels, "--classes", "background,building", "-o", tmp_path / "run", *SMALL)
+    refused = call(*args)
+    assert refused.exit_code == 1
+    assert "layer 'area' does not say the classes" in refused.stderr
+    assert "--layer" in refused.stderr
+    chosen = call(*args, "--layer", "buildings")
+    assert chosen.exit_code == 0, chosen.output
+    (source,) = load_config(tmp_path / "run" / "config.yaml").data.sources
+    assert source.layer == "buildings"
 
 
 def test_invalid_polygons_are_fixed_as_the_refusal_says(tmp_path):

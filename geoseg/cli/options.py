@@ -135,7 +135,9 @@ def value_names(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -
         value, equals, name = (part.strip() for part in entry.partition("="))
         is_value = value.removeprefix("-").isdecimal() and int(value) not in found
         if not (equals and name and is_value) or set(name) & set("=;"):
-            raise click.BadParameter(f"{entry!r}: expected VALUE=CLASS for each value once: 0=background,255=building.")
+            raise click.BadParameter(
+                f"{entry!r}: expected VALUE=CLASS for each value once, such as 0=background,255=building."
+            )
         found[int(value)] = name
     return found
 

@@ -161,6 +161,11 @@ def _settings(data: tuple[str, ...], output: Path, config: Path | None, options:
         from geoseg.training.start import checkpoint_keys
 
         defaults = checkpoint_keys(options["init"])
+        if (arch := options["arch"]) and arch != defaults["arch"]:
+            raise UsageError(
+                f"--init {options['init']} is of architecture {defaults['arch']!r}, the run of {arch!r} (--arch). "
+                "Leave one of them out."
+            )
     settings = load_config(config, changes, defaults=defaults, typed=typed)
     if data and settings.main_head is None and len(settings.heads) == 1:
         # Labels are of classes; where the one head has none, what was given as labels are its targets.

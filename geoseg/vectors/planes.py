@@ -213,10 +213,15 @@ def _placed(window: Window) -> rasterio.windows.Window:
 def _check_alike(
     raster: str | Path, labels: DatasetReader, path: str | Path, probabilities: DatasetReader, classes: int
 ) -> None:
-    if probabilities.shape != labels.shape or not probabilities.transform.almost_equals(labels.transform, 1e-9):
+    if probabilities.shape != labels.shape:
         raise UsageError(
-            f"{path} is {probabilities.width}x{probabilities.height} pixels, {raster} {labels.width}x{labels.height}, "
-            "or they lie apart. Expected the probabilities of the same run."
+            f"{path} is {probabilities.width}x{probabilities.height} pixels, {raster} {labels.width}x{labels.height}. "
+            "Expected the probabilities of the same run."
+        )
+    if not probabilities.transform.almost_equals(labels.transform, 1e-9):
+        raise UsageError(
+            f"{path} and {raster} lie apart: their transforms are {tuple(probabilities.transform)[:6]} and "
+            f"{tuple(labels.transform)[:6]}. Expected the probabilities of the same run."
         )
     if probabilities.count != classes:
         raise UsageError(
