@@ -19,8 +19,8 @@ from geoseg.windows import Window
 
 log = logging.getLogger(__name__)
 
-_SAMPLE = 256
-"""Side of the nine windows in which values are looked at."""
+_SAMPLE = 64
+"""Side of the nine windows in which values are looked at: few pixels, as a scene may have hundreds of bands."""
 _ABOVE, _BELOW = 2.0, 1 / 64
 """Share of the model's highest value that nearly all values of the scene stay below, or one reaches, at least."""
 
