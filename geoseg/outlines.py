@@ -11,10 +11,19 @@ from geoseg.layers import Layer
 from geoseg.outputs import Outputs
 from geoseg.spool import Spool
 from geoseg.targets.files import REVIEW
-from geoseg.vectors import Outlining, SpoolPlanes, check_names, check_review, vector_files, write_features
+from geoseg.vectors import (
+    OutlineOptions,
+    Outlining,
+    SpoolPlanes,
+    check_names,
+    check_review,
+    vector_files,
+    write_features,
+)
 from geoseg.vectors.cleaning import Cleaning, clean
 from geoseg.vectors.features import Feature
 from geoseg.vectors.formats import VectorFiles
+from geoseg.vectors.metric import Metric
 from geoseg.vectors.planes import Planes
 from geoseg.vectors.review import check_verdicts
 from geoseg.windows import Plan
@@ -37,7 +46,7 @@ class Outlines:
         path: Path,
         header: Header,
         layers: Mapping[str, Layer],
-        grid: Grid,
+        metric: Metric,
         others: Iterable[Path],
         review: int | None = None,
     ) -> "Outlines":
@@ -47,7 +56,7 @@ class Outlines:
             path: File to write.
             header: Of the model.
             layers: What the cells hold.
-            grid: Of the scene.
+            metric: Of the pixels.
             others: Further files of the run.
             review: Features, and cells, of the layer of what is least certain; None for no such layer.
 
@@ -60,7 +69,8 @@ class Outlines:
             if is_class_raster(layer):
                 classes = header.heads[layer.head].classes
                 chosen = {value: item.name for value, item in enumerate(classes) if value}
-                found[name] = Outlining(chosen, {item.name: item.color for item in classes})
+                colors = {item.name: item.color for item in classes}
+                found[name] = Outlining(chosen, colors, OutlineOptions(gsd=metric.given_gsd))
         if not found:
             raise UsageError(
                 "--vectors: no head of the model gives each pixel one class. Expected classes to outline. Leave it out."
@@ -76,7 +86,7 @@ class Outlines:
             names.append(REVIEW)
         check_names(names)
         check_verdicts(path)
-        return cls(found, vector_files(path, names, crs=grid.crs, others=others), review)
+        return cls(found, vector_files(path, names, crs=metric.grid.crs, others=others), review)
 
     @property
     def paths(self) -> dict[str, Path]:

@@ -117,9 +117,12 @@ def open_stack(
         return stack
 
 
-def resampled(scene: Scene | Stack, header: Header) -> Scene | Stack | Resampled:
-    """The scene at a ground sample distance that the model knows, which a line says; itself where it is at one."""
-    gsd, seen = scene.grid.gsd, header.gsd
+def resampled(scene: Scene | Stack, header: Header, given: float | None = None) -> Scene | Stack | Resampled:
+    """The scene at a ground sample distance that the model knows, which a line says; itself where it is at one.
+
+    `given` are metres per pixel where no CRS tells them.
+    """
+    gsd, seen = scene.grid.gsd or given, header.gsd
     if gsd is None or seen is None or not (factor := factor_for(gsd, seen.min, seen.max, seen.best)):
         return scene
     how = f"{factor.shrink} x {factor.shrink} pixels are averaged"
@@ -221,8 +224,13 @@ def _count(names: Sequence[str]) -> str:
     return f"{len(names)} band{'' if len(names) == 1 else 's'} ({', '.join(names)})"
 
 
-def warn_of_differences(path: str, scene: Scene | Stack | Resampled, headers: Sequence[Header]) -> None:
-    """One line on stderr for each way in which the scene is unlike what the models learnt from, but still usable."""
+def warn_of_differences(
+    path: str, scene: Scene | Stack | Resampled, headers: Sequence[Header], given: float | None = None
+) -> None:
+    """One line on stderr for each way in which the scene is unlike what the models learnt from, but still usable.
+
+    `given` are metres per pixel where no CRS tells them.
+    """
     for header in {header.dtype: header for header in headers}.values():
         if str(scene.dtype) != header.dtype:
             log.warning(
@@ -231,19 +239,19 @@ def warn_of_differences(path: str, scene: Scene | Stack | Resampled, headers: Se
     for part in scene.parts:
         for remark in part.remarks():
             log.warning("%s %s", part.path, remark)
-    grid = scene.grid
-    if grid.crs is None:
-        log.warning("%s has no CRS: the output is in pixels, and areas are in square pixels", path)
-        return
-    if grid.gsd is None:
-        log.warning("%s: its CRS tells no place on Earth: lengths and areas are in pixels", path)
+    gsd = scene.grid.gsd or given
+    if gsd is None:
+        why = "has no CRS: the output is in pixels, and areas are in square pixels"
+        if scene.grid.crs is not None:
+            why = "has a CRS that tells no place on Earth: lengths and areas are in pixels"
+        log.warning("%s %s; --gsd METRES would say how large one is", path, why)
         return
     for seen in dict.fromkeys(header.gsd for header in headers):
-        if seen and not seen.min / SLACK <= grid.gsd <= seen.max * SLACK:
+        if seen and not seen.min / SLACK <= gsd <= seen.max * SLACK:
             log.warning(
                 "%s has %.3g m per pixel; the model was trained on %.3g to %.3g m: expect a worse result",
                 path,
-                grid.gsd,
+                gsd,
                 seen.min,
                 seen.max,
             )

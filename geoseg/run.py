@@ -11,7 +11,6 @@ from geoseg import __version__
 from geoseg.checkpoint import Checkpoint, Header, load_checkpoint, resolve_model
 from geoseg.engine import CellTask
 from geoseg.errors import UsageError
-from geoseg.grid import Grid
 from geoseg.layers import Keep, Layer, layers_of
 from geoseg.outlines import Outlines, is_class_raster
 from geoseg.outputs import Outputs
@@ -26,7 +25,7 @@ from geoseg.scene.stack import Stack
 from geoseg.settings import Settings
 from geoseg.targets import labelled_area
 from geoseg.vectors.cleaning import Cleaning, pixels_below
-from geoseg.vectors.metric import Metric
+from geoseg.vectors.metric import Metric, warn_of_unused
 from geoseg.vectors.shapefile import digest
 from geoseg.windows import Plan, TaperedPlan
 
@@ -107,13 +106,14 @@ def prepare(
         vectors = {"vectors": Path(products.vectors)} if products.vectors else {}
         outputs = _outputs(products, layers, vectors, read, overwrite)
         _check_styles(products, layers, scenes)
-        if outlines := _outlines(products, layers, header, source.grid):  # their files may be others than the one named
+        metric = _metric(source, settings.gsd)
+        if outlines := _outlines(products, layers, header, metric):  # their files may be others than the one named
             outputs = _outputs(products, layers, outlines.files.paths, read, overwrite)
-        warn_of_differences(source.path, source, [item.header for item in checkpoints.values()])
+        warn_of_differences(source.path, source, [item.header for item in checkpoints.values()], metric.given_gsd)
         if settings.aoi:
             # Refused now rather than by the first worker.
             labelled_area(settings.aoi, source.grid, what="the area of interest")
-        cleaning = _cleaning(source.grid, settings, source.path)
+        cleaning = _cleaning(metric, settings, source.path)
         fingerprint = source.source.fingerprint()
         plan = plan_for(
             source.grid.shape, header, settings.number("tile_size"), settings.number("overlap"), settings.blend
@@ -131,7 +131,7 @@ def prepare(
             area=str(Path(settings.aoi).absolute()) if settings.aoi else None,
         )
         check_free_space(products.disk_needs(layers), source.grid.window.area)
-        tags = _tags(task, header, settings)
+        tags = _tags(task, header, settings, metric)
         profile = RasterProfile(grid=source.grid, gcps=source.gcps, rpcs=source.rpcs, tags=tags)
         check_storable(profile)
     return Run(
@@ -152,7 +152,15 @@ def _open(scenes: Sequence[str], header: Header, settings: Settings) -> Scene | 
         scene: Scene | Stack = open_scene(scenes[0], header, settings.bands, settings.nodata)
     else:
         scene = open_stack(scenes, header, settings.bands, settings.nodata)
-    return resampled(scene, header) if settings.resample else scene
+    warn_of_unused(settings.gsd, scene.path, scene.grid)
+    return resampled(scene, header, settings.gsd) if settings.resample else scene
+
+
+def _metric(scene: Scene | Stack | Resampled, given: float | None) -> Metric:
+    """Of the pixels that are predicted; `given` are metres per pixel of the file."""
+    if given is not None and isinstance(scene, Resampled):
+        given *= scene.factor.pixels
+    return Metric(scene.grid, given)
 
 
 def _attention_maps(checkpoints: Mapping[str, Checkpoint], keep: Keep, tta: bool) -> int:
@@ -168,11 +176,11 @@ def _attention_maps(checkpoints: Mapping[str, Checkpoint], keep: Keep, tta: bool
     return int(maps)
 
 
-def _outlines(products: Products, layers: Mapping[str, Layer], header: Header, grid: Grid) -> Outlines | None:
+def _outlines(products: Products, layers: Mapping[str, Layer], header: Header, metric: Metric) -> Outlines | None:
     if products.vectors is None:
         return None
     others = [*products.rasters(layers).values(), *_styles(products, layers).values()]
-    return Outlines.prepare(Path(products.vectors), header, layers, grid, others, products.review)
+    return Outlines.prepare(Path(products.vectors), header, layers, metric, others, products.review)
 
 
 def _styles(products: Products, layers: Mapping[str, Layer]) -> dict[str, Path]:
@@ -196,16 +204,14 @@ def _outputs(
     return Outputs(files, inputs=read, overwrite=overwrite, run=run)
 
 
-def _cleaning(grid: Grid, settings: Settings, scene: str) -> Cleaning:
+def _cleaning(metric: Metric, settings: Settings, scene: str) -> Cleaning:
     if not (settings.min_patch_m2 or settings.fill_holes_m2):
         return Cleaning()
-    if grid.gsd is None:
+    if metric.unit != "m":
         name = "min-patch-m2" if settings.min_patch_m2 else "fill-holes-m2"
         raise UsageError(
-            f"--{name} means nothing without a CRS ({scene}). Expected a scene on the ground. Leave it out, or clean "
-            "with geoseg vectorize --gsd METRES."
+            f"--{name} means nothing without a CRS ({scene}). Expected the size of a pixel: give --gsd METRES."
         )
-    metric = Metric(grid)
     return Cleaning(
         min_pixels=pixels_below(settings.min_patch_m2, metric), fill_pixels=pixels_below(settings.fill_holes_m2, metric)
     )
@@ -230,7 +236,7 @@ def _check_styles(products: Products, layers: Mapping[str, Layer], scenes: Seque
             )
 
 
-def _tags(task: CellTask, header: Header, settings: Settings) -> dict[str, str]:
+def _tags(task: CellTask, header: Header, settings: Settings, metric: Metric) -> dict[str, str]:
     """What decided the pixels: no paths and no time of day, so that equal runs give equal bytes."""
     said = {
         "VERSION": __version__,
@@ -245,6 +251,7 @@ def _tags(task: CellTask, header: Header, settings: Settings) -> dict[str, str]:
         "PRECISION": task.placement.precision,
         "TTA": task.placement.tta or None,
         "BATCH_SIZE": None if task.placement.device == "cpu" else task.placement.batch_size,
+        "GSD": metric.given_gsd if metric.grid.gsd is None else None,
         "MIN_PATCH_M2": settings.min_patch_m2 or None,
         "FILL_HOLES_M2": settings.fill_holes_m2 or None,
         "LICENCE": header.licence or None,

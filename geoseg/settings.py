@@ -19,6 +19,8 @@ class Settings:
     """Overrides the value the scene declares as nodata."""
     aoi: str | Path | None = None
     """Polygons outside of which nothing is predicted."""
+    gsd: float | None = None
+    """Metres per pixel, of a scene that has no CRS to tell."""
     resample: bool = True
     """Predict a scene at a ground sample distance that the model knows, where its own is none; so is the output."""
     tile_size: int | Literal["auto"] | None = None
@@ -55,6 +57,8 @@ class Settings:
         for name in ("resample", "tta"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name}={getattr(self, name)!r} is of the wrong kind. Expected True or False.")
+        if self.gsd is not None and not 0 < self.gsd < math.inf:
+            raise UsageError(f"gsd={self.gsd} is no size of a pixel. Expected metres, more than 0.")
         for name in ("min_patch_m2", "fill_holes_m2"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name}={getattr(self, name)!r} is no area. Expected square metres, 0 or more.")

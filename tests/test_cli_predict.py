@@ -171,6 +171,30 @@ def test_no_crs_is_one_line_and_quiet_silences_it(folder):
     assert (done.exit_code, done.stdout, done.stderr) == (0, "plain_tiny.tif\nv.gpkg\n", "")
 
 
+def test_no_crs_and_metres_per_pixel(folder):
+    """What has pixels of one size has the same areas, wherever it lies."""
+    pixels = noise((3, 30, 40))
+    write_raster("plain.tif", pixels, crs=None, transform=Affine.identity())
+    write_raster("placed.tif", pixels, crs="EPSG:6933", transform=Affine(0.3, 0, 0, 0, -0.3, 0))  # of equal areas
+    areas = []
+    for scene, given in (("plain.tif", ["--gsd", "0.3"]), ("placed.tif", [])):
+        asked = ["--min-patch-m2", "0.5", "--vectors", "v.gpkg", "--overwrite", *given]
+        done = run(scene, "-m", "tiny.safetensors", *asked)
+        assert (done.exit_code, done.stderr) == (0, "")
+        areas.append(
+            {name: geopandas.read_file("v.gpkg", layer=name).area_m2.sum() for name in ("road_surfaces", "buildings")}
+        )
+    assert areas[0] == pytest.approx(areas[1], rel=1e-3)
+    assert sum(areas[0].values()) > 0
+
+
+def test_metres_per_pixel_that_the_scene_tells_itself_are_one_line(folder):
+    done = run("scene.tif", "-m", "tiny.safetensors", "--gsd", "0.5")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("Warning: --gsd 0.5 is not used: scene.tif has a CRS, by which a pixel is 0.3 m wide")
+    assert done.stderr.count("\n") == 1
+
+
 def test_verbose_says_more_on_stderr_only(folder):
     done = run("scene.tif", "-m", "tiny.safetensors", "-vv")
     assert (done.exit_code, done.stdout) == (0, "scene_tiny.tif\n")

@@ -134,6 +134,18 @@ def test_no_crs_is_one_line(tmp_path, warnings):
     assert "no CRS" in warnings[0]
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(("meters", "told"), [(0.1, True), (0.3, False), (0.8, True)])
+def test_without_a_crs_the_given_gsd_counts(tmp_path, warnings, meters, told):
+    path = scene(tmp_path / "a.tif", 3, crs=None, transform=Affine.identity())
+    header = header_for("red", "green", "blue", gsd=(0.2, 0.5, 0.3))
+    with open_scene(path, header, None, None) as opened:
+        warn_of_differences(str(path), opened, [header], meters)
+    assert [f"{meters:.3g} m per pixel; the model was trained on 0.2 to 0.5 m" in text for text in warnings] == [
+        True
+    ] * told
+
+
 def test_another_type_is_one_line(tmp_path, warnings):
     write_raster(tmp_path / "a.tif", noise((3, 5, 7), dtype=np.uint16), photometric="rgb")
     differences(tmp_path / "a.tif")

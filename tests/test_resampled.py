@@ -188,6 +188,21 @@ def test_a_fine_scene_is_predicted_where_the_model_knows_its_way(tmp_path, scene
         np.testing.assert_array_equal(ours.read(), theirs.read())
 
 
+def test_a_scene_without_a_crs_is_too_if_the_size_of_a_pixel_is_given(tmp_path, scene, caplog):
+    path, data = scene
+    plain = write(tmp_path / "plain.tif", data, nodata=0, crs=None, transform=None)
+    model = write_checkpoint(tmp_path / "model.safetensors", gsd=GroundSampling(min=0.1, max=1.0, best=0.25))
+    with caplog.at_level(NOTE, "geoseg"):
+        for source, name, settings in ((path, "a.tif", Settings()), (plain, "b.tif", Settings(gsd=0.05))):
+            predict_scene(source, model, products=Products(labels=tmp_path / name), settings=settings)
+    assert "plain.tif has 0.05 m per pixel, the model knows 0.1 to 1 m" in caplog.text
+    with rasterio.open(tmp_path / "a.tif") as placed, rasterio.open(tmp_path / "b.tif") as ours:
+        np.testing.assert_array_equal(ours.read(), placed.read())
+        assert (ours.crs, ours.bounds[0], ours.bounds[3], ours.res) == (None, 0, 0, (5, 5))
+        assert ours.tags()["GEOSEG_GSD"] == "0.25"
+        assert "GEOSEG_GSD" not in placed.tags()
+
+
 def test_not_if_it_is_told_not_to(tmp_path, scene, caplog):
     path, data = scene
     model = write_checkpoint(tmp_path / "model.safetensors", gsd=GroundSampling(min=0.1, max=1.0, best=0.25))

@@ -147,6 +147,9 @@ def _check_apart(scenes: Sequence[str], outputs: Sequence[Path]) -> None:
 @click.option("--nodata", type=float, help="Value of pixels without data, instead of what the scene declares.")
 @click.option("--aoi", type=READABLE, help="Polygons outside of which nothing is predicted.")
 @click.option(
+    "--gsd", type=click.FloatRange(min=0, min_open=True), help="Metres per pixel, of scenes that have no CRS to tell."
+)
+@click.option(
     "--resample/--no-resample",
     default=True,
     help="Whether a scene of finer or coarser pixels than the model knows is brought to ones that it does, and so is "
@@ -214,6 +217,7 @@ def predict(scenes: tuple[str, ...], **options: Any) -> None:
         "bands",
         "nodata",
         "aoi",
+        "gsd",
         "resample",
         "tile_size",
         "overlap",

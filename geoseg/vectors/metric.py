@@ -1,14 +1,18 @@
 """Metric: from pixels to metres on the ground, in which shapes are fitted and measured, and on to the raster's CRS."""
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from affine import Affine
 from pyproj import CRS, Transformer
 
 from geoseg.grid import Grid
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,12 @@ class Metric:
             *(self.grid.transform @ tuple(self._centre))
         )
         return Transformer.from_crs(self.grid.crs, f"+proj=laea +lon_0={lon} +lat_0={lat} +datum=WGS84", always_xy=True)
+
+
+def warn_of_unused(gsd: float | None, path: str | Path, grid: Grid) -> None:
+    """One line, where metres per pixel are given, and a file's CRS tells them already."""
+    if gsd is not None and grid.gsd is not None:
+        log.warning("--gsd %g is not used: %s has a CRS, by which a pixel is %.3g m wide.", gsd, path, grid.gsd)
 
 
 def _moved(xy: np.ndarray, transform: Affine) -> np.ndarray:

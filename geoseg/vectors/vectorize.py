@@ -21,7 +21,7 @@ from geoseg.vectors.formats import VectorFiles, vector_files, write_vectors
 from geoseg.vectors.journal import Journal
 from geoseg.vectors.kinds import is_background, kinds_of
 from geoseg.vectors.limited import LimitedPlanes
-from geoseg.vectors.metric import Metric
+from geoseg.vectors.metric import Metric, warn_of_unused
 from geoseg.vectors.options import OutlineOptions
 from geoseg.vectors.planes import Planes, RasterPlanes
 from geoseg.vectors.review import check_verdicts, least_certain
@@ -249,13 +249,9 @@ def _classes(raster: Path, options: OutlineOptions, values: Mapping[int, str]) -
     if not raster.is_dir() and is_vector_file(raster):
         raise SceneError(f"{raster} is a file of polygons or lines. Expected a class raster (GeoTIFF).")
     with Scene.open(raster) as scene:
-        gsd = options.gsd
         if scene.grid.crs is None and scene.grid.in_pixels:
             log.warning("%s has no georeference: shapes are in pixels, where QGIS shows it.", raster)
-        if gsd is not None and scene.grid.gsd is not None:
-            log.warning(
-                "--gsd %g is not used: %s has a CRS, by which a pixel is %.3g m wide.", gsd, raster, scene.grid.gsd
-            )
+        warn_of_unused(options.gsd, raster, scene.grid)
         names = scene.class_names
     return read_classes(raster, names, values)
 
