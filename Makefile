@@ -13,7 +13,7 @@ demo: $(READY)  ## a synthetic town, end to end, into ./demo
 	$(BIN)/geoseg demo demo --overwrite
 
 test: $(READY)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations 25
 
 lint: $(READY)  ## ruff, mypy, import contract
 	$(BIN)/ruff check .
