@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geoseg.errors import NOTE, BandError, UsageError
+from geoseg.errors import NOTE, BandError, SceneError, UsageError
 from geoseg.header import Header
 from geoseg.scene import Scene
 from geoseg.scene.bands import undated
@@ -121,10 +121,19 @@ def resampled(scene: Scene | Stack, header: Header, given: float | None = None) 
     """The scene at a ground sample distance that the model knows, which a line says; itself where it is at one.
 
     `given` are metres per pixel where no CRS tells them.
+
+    Raises:
+        SceneError: If all of the scene is smaller than one pixel that the model knows.
     """
     gsd, seen = scene.grid.gsd or given, header.gsd
     if gsd is None or seen is None or not (factor := factor_for(gsd, seen.min, seen.max, seen.best)):
         return scene
+    if factor.shrink > max(scene.grid.shape):
+        raise SceneError(
+            f"{scene.path} has {scene.grid.width} x {scene.grid.height} pixels of {gsd:.3g} m: all of it is smaller "
+            f"than one of {seen.best:.3g} m, which the model is best at. Expected larger pixels. Correct its "
+            "georeference or --gsd, or leave them as they are by --no-resample."
+        )
     how = f"{factor.shrink} x {factor.shrink} pixels are averaged"
     if factor.grow > 1:
         how = f"each pixel is made into {factor.grow} x {factor.grow}"

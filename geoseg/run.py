@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -153,7 +154,11 @@ def _open(scenes: Sequence[str], header: Header, settings: Settings) -> Scene | 
     else:
         scene = open_stack(scenes, header, settings.bands, settings.nodata)
     warn_of_unused(settings.gsd, scene.path, scene.grid)
-    return resampled(scene, header, settings.gsd) if settings.resample else scene
+    with ExitStack() as opened:
+        opened.enter_context(scene)
+        found = resampled(scene, header, settings.gsd) if settings.resample else scene
+        opened.pop_all()
+        return found
 
 
 def _metric(scene: Scene | Stack | Resampled, given: float | None) -> Metric:

@@ -14,7 +14,7 @@ from scenes import GCPS, pixels, write
 from scipy.ndimage import map_coordinates
 
 from geoseg.checkpoint import GroundSampling
-from geoseg.errors import NOTE, UsageError
+from geoseg.errors import NOTE, SceneError, UsageError
 from geoseg.pipeline import Products, Settings, predict_scene
 from geoseg.scene import Scene
 from geoseg.scene.resampled import Factor, Resampled, factor_for
@@ -201,6 +201,17 @@ def test_a_scene_without_a_crs_is_too_if_the_size_of_a_pixel_is_given(tmp_path, 
         assert (ours.crs, ours.bounds[0], ours.bounds[3], ours.res) == (None, 0, 0, (5, 5))
         assert ours.tags()["GEOSEG_GSD"] == "0.25"
         assert "GEOSEG_GSD" not in placed.tags()
+
+
+def test_a_scene_smaller_than_a_pixel_of_the_model_is_refused(tmp_path, scene):
+    plain = write(tmp_path / "plain.tif", scene[1], nodata=0, crs=None, transform=None)
+    model = write_checkpoint(tmp_path / "model.safetensors", gsd=GroundSampling(min=0.1, max=1.0, best=0.25))
+    out = Products(labels=tmp_path / "out.tif")
+    with pytest.raises(SceneError, match=r"pixels of 1e-09 m: all of it is smaller than one of 0\.25 m"):
+        predict_scene(plain, model, products=out, settings=Settings(gsd=1e-9))
+    assert not list(tmp_path.glob("out*"))
+    done = predict_scene(plain, model, products=out, settings=Settings(gsd=1e-9, resample=False))
+    assert done.shape == scene[1].shape[1:]
 
 
 def test_not_if_it_is_told_not_to(tmp_path, scene, caplog):
