@@ -195,6 +195,15 @@ def test_ctrl_c_while_a_command_is_imported(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
+def test_ctrl_c_before_a_command_is_known(monkeypatch):
+    def parse_args(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(geoseg, "parse_args", parse_args)
+    done = CliRunner().invoke(geoseg, ["models"])
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
 def test_a_bug_keeps_its_traceback_and_refused_input_shows_one_with_debug(tmp_path):
     assert "Traceback" not in run("predict", str(tmp_path / "missing.tif")).output
     done = run("predict", str(tmp_path / "missing.tif"), "--debug")

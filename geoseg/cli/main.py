@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -44,20 +46,33 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"no command {args[0]!r}.{nearest(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        """As click does, but Ctrl-C has its exit code from the start."""
+        with _interrupted():
+            return super().make_context(*args, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does, but wrong usage is told in one line, and Ctrl-C has its exit code from the start."""
-        try:
-            return super().invoke(ctx)
-        except click.UsageError as err:
-            raise WrongUsage(err) from err
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(130)
+        """As click does, but wrong usage is told in one line, and Ctrl-C has its exit code."""
+        with _interrupted():
+            try:
+                return super().invoke(ctx)
+            except click.UsageError as err:
+                raise WrongUsage(err) from err
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table of commands, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    """Where click would say "Aborted!" and exit with 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        raise click.exceptions.Exit(130) from None
 
 
 class WrongUsage(click.ClickException):
