@@ -204,6 +204,19 @@ def test_ctrl_c_before_a_command_is_known(monkeypatch):
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (ValueError(), 1)])
+def test_ctrl_c_while_a_class_is_made(monkeypatch, stop, code):
+    """Up to Python 3.11 that is a RuntimeError; another one is none of ours."""
+
+    class Stops:
+        def __set_name__(self, *_):
+            raise stop
+
+    monkeypatch.setattr(geoseg, "get_command", lambda *_: type("Made", (), {"stops": Stops()}))
+    done = CliRunner().invoke(geoseg, ["models"])
+    assert (done.exit_code, done.stderr) == (code, "Interrupted.\n" * (code == 130))
+
+
 def test_a_bug_keeps_its_traceback_and_refused_input_shows_one_with_debug(tmp_path):
     assert "Traceback" not in run("predict", str(tmp_path / "missing.tif")).output
     done = run("predict", str(tmp_path / "missing.tif"), "--debug")

@@ -70,7 +70,10 @@ def _interrupted() -> Iterator[None]:
     """Where click would say "Aborted!" and exit with 1."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as err:
+        # While a class is made, which imports do, Python 3.11 wraps what comes up into a RuntimeError.
+        if not isinstance(err, KeyboardInterrupt) and not isinstance(err.__cause__, KeyboardInterrupt):
+            raise
         click.echo("Interrupted.", err=True)
         raise click.exceptions.Exit(130) from None
 
