@@ -120,12 +120,15 @@ def open_stack(
 def resampled(scene: Scene | Stack, header: Header, given: float | None = None) -> Scene | Stack | Resampled:
     """The scene at a ground sample distance that the model knows, which a line says; itself where it is at one.
 
-    `given` are metres per pixel where no CRS tells them.
+    `given` are metres per pixel where no CRS tells them. What control points alone place stays as it is: its outlines
+    and areas of interest count its own pixels.
 
     Raises:
         SceneError: If all of the scene is smaller than one pixel that the model knows.
     """
     gsd, seen = scene.grid.gsd or given, header.gsd
+    if scene.grid.gsd is None and (scene.gcps or scene.rpcs):
+        return scene
     if gsd is None or seen is None or not (factor := factor_for(gsd, seen.min, seen.max, seen.best)):
         return scene
     if factor.shrink > max(scene.grid.shape):

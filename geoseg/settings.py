@@ -8,6 +8,9 @@ from typing import Literal
 
 from geoseg.errors import UsageError
 
+_LEAST_GSD = 1e-9
+"""Metres. Less is a slip, and overflows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -57,8 +60,9 @@ class Settings:
         for name in ("resample", "tta"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name}={getattr(self, name)!r} is of the wrong kind. Expected True or False.")
-        if self.gsd is not None and not 0 < self.gsd < math.inf:
-            raise UsageError(f"gsd={self.gsd} is no size of a pixel. Expected metres, more than 0.")
+        real = isinstance(self.gsd, float | int) and not isinstance(self.gsd, bool)
+        if self.gsd is not None and not (real and _LEAST_GSD <= self.gsd < math.inf):
+            raise UsageError(f"gsd={self.gsd!r} is no size of a pixel. Expected metres, more than 0.")
         for name in ("min_patch_m2", "fill_holes_m2"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name}={getattr(self, name)!r} is no area. Expected square metres, 0 or more.")

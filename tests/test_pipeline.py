@@ -937,6 +937,6 @@ def test_areas_on_the_ground_need_a_crs(models, tmp_path):
         predict_scene(scene, models(3), products=products_in(tmp_path), settings=Settings(fill_holes_m2=3))
     with pytest.raises(UsageError, match="min_patch_m2=-1 is no area"):
         Settings(min_patch_m2=-1)
-    for gsd in (0, -1, float("nan"), float("inf")):
+    for gsd in (0, -1, 1e-320, True, "0.3", float("nan"), float("inf")):
         with pytest.raises(UsageError, match=r"is no size of a pixel\. Expected metres"):
             Settings(gsd=gsd)

@@ -203,6 +203,15 @@ def test_a_scene_without_a_crs_is_too_if_the_size_of_a_pixel_is_given(tmp_path, 
         assert "GEOSEG_GSD" not in placed.tags()
 
 
+def test_a_scene_of_control_points_stays_as_it_is(tmp_path):
+    """Its outlines, and areas of interest, count its own pixels."""
+    data = pixels(shape=(37, 53))
+    path = write(tmp_path / "gcps.tif", data, gcps=GCPS, crs="EPSG:32637")
+    model = write_checkpoint(tmp_path / "model.safetensors", gsd=GroundSampling(min=0.1, max=1.0, best=0.25))
+    done = predict_scene(path, model, products=Products(labels=tmp_path / "out.tif"), settings=Settings(gsd=0.05))
+    assert done.shape == data.shape[1:]
+
+
 def test_a_scene_smaller_than_a_pixel_of_the_model_is_refused(tmp_path, scene):
     plain = write(tmp_path / "plain.tif", scene[1], nodata=0, crs=None, transform=None)
     model = write_checkpoint(tmp_path / "model.safetensors", gsd=GroundSampling(min=0.1, max=1.0, best=0.25))
